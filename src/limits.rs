@@ -1,0 +1,15 @@
+//! Every bound of the server in one place, and how the bounds relate.
+
+/// Bytes that a request may have over `--max-request-bytes` for the gRPC layer to still take it in (etcd's overhead).
+pub const GRPC_OVERHEAD_BYTES: u32 = 512 * 1024;
+/// Committed entries that may wait to be applied before proposals are refused (etcd: "too many requests").
+pub const COMMITTED_AHEAD_OF_APPLIED_MAX: u64 = 5_000;
+/// Bytes of a log segment before the next one is begun (etcd's size).
+pub const WAL_SEGMENT_BYTES: u64 = 64_000_000;
+/// Changes that a tree commit may cover before one is begun out of turn (etcd's batch limit).
+pub const BACKEND_BATCH_OPERATIONS_MAX: usize = 10_000;
+/// Bytes of one tree write; larger ones disturb the log's tail latency.
+pub const BACKEND_WRITE_BYTES_MAX: usize = 256 * 1024;
+
+const _: () = assert!(WAL_SEGMENT_BYTES % 4096 == 0);
+const _: () = assert!(BACKEND_WRITE_BYTES_MAX % 4096 == 0);

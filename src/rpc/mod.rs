@@ -1,0 +1,3 @@
+//! One file for each of etcd's services, and every error text in `status.rs`.
+
+pub mod status;
