@@ -11,5 +11,5 @@ pub const BACKEND_BATCH_OPERATIONS_MAX: usize = 10_000;
 /// Bytes of one tree write; larger ones disturb the log's tail latency.
 pub const BACKEND_WRITE_BYTES_MAX: usize = 256 * 1024;
 
-const _: () = assert!(WAL_SEGMENT_BYTES % 4096 == 0);
-const _: () = assert!(BACKEND_WRITE_BYTES_MAX % 4096 == 0);
+const _: () = assert!(WAL_SEGMENT_BYTES.is_multiple_of(4096));
+const _: () = assert!(BACKEND_WRITE_BYTES_MAX.is_multiple_of(4096));

@@ -88,8 +88,8 @@ pub trait File: 'static {
     /// A view of the file's content that stays while the file grows.
     type Map: Map;
 
-    /// Length in bytes.
-    fn len(&self) -> impl Future<Output = io::Result<u64>>;
+    /// Present length in bytes.
+    fn size(&self) -> impl Future<Output = io::Result<u64>>;
     /// Whether direct mode took; where the filesystem refuses O_DIRECT the file is buffered, and durable modes sync
     /// after each write.
     fn is_direct(&self) -> bool;
