@@ -1,6 +1,6 @@
 //! raft-rs's log lines, which it hands to a slog logger, as `tracing` events. The one place where `raft/` logs.
 
-use std::fmt::{self, Write};
+use std::fmt;
 
 use slog::{Drain, Key, Level, Logger, Never, OwnedKVList, Record, o};
 

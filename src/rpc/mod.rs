@@ -1,3 +1,4 @@
 //! One file for each of etcd's services, and every error text in `status.rs`.
 
+pub mod method;
 pub mod status;
