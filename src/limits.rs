@@ -10,6 +10,12 @@ pub const WAL_SEGMENT_BYTES: u64 = 64_000_000;
 pub const BACKEND_BATCH_OPERATIONS_MAX: usize = 10_000;
 /// Bytes of one tree write; larger ones disturb the log's tail latency.
 pub const BACKEND_WRITE_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of answers that may wait for one client before its next large request waits, too.
+pub const CONNECTION_UNSENT_BYTES_MAX: usize = 4 << 20;
+/// Writes on their way through the log before further ones are refused (etcd: "too many requests").
+pub const PROPOSALS_PENDING_MAX: usize = 100_000;
+/// Bytes of writes on their way through the log before further ones are refused.
+pub const PROPOSALS_PENDING_BYTES_MAX: usize = 256 << 20;
 
 const _: () = assert!(WAL_SEGMENT_BYTES.is_multiple_of(4096));
 const _: () = assert!(BACKEND_WRITE_BYTES_MAX.is_multiple_of(4096));

@@ -5,7 +5,7 @@ use prost::Message;
 
 use crate::{
     base::RequestId,
-    rpc::method::Method,
+    propose::method::Method,
     wire::{
         proto::etcdserverpb::{
             AlarmRequest, CompactionRequest, DeleteRangeRequest, HashKvRequest, LeaseGrantRequest,
@@ -83,6 +83,11 @@ pub enum Read {
     LeaseKeepAlive(LeaseKeepAliveRequest),
     LeaseTimeToLive(LeaseTimeToLiveRequest),
     LeaseLeases,
+    /// Nothing but the moment: the health endpoints ask for it.
+    Barrier {
+        /// Whether this member alone may say.
+        serializable: bool,
+    },
     MemberList(MemberListRequest),
     Status,
 }
@@ -171,8 +176,16 @@ mod tests {
 
     #[test]
     fn an_entry_is_the_internal_raft_request_that_etcd_would_write() {
-        let put = PutRequest { key: "k".into(), value: vec![7; 300].into(), lease: 5, ..PutRequest::default() };
-        let header = RequestHeader { id: 0x1234_5678_9abc_def0, ..RequestHeader::default() };
+        let put = PutRequest {
+            key: "k".into(),
+            value: vec![7; 300].into(),
+            lease: 5,
+            ..PutRequest::default()
+        };
+        let header = RequestHeader {
+            id: 0x1234_5678_9abc_def0,
+            ..RequestHeader::default()
+        };
         let expected = InternalRaftRequest {
             header: Some(header.clone()),
             put: Some(put.clone()),
@@ -186,7 +199,10 @@ mod tests {
         assert_eq!(entry.len(), write.encoded_len(request_id));
         assert_eq!(entry, expected.encode_to_vec());
 
-        let compact = CompactionRequest { revision: 9, physical: true };
+        let compact = CompactionRequest {
+            revision: 9,
+            physical: true,
+        };
         let entry = Write::Compact(compact).encode(request_id, &mut arena);
         assert_eq!(InternalRaftRequest::decode(entry).unwrap().compaction, Some(compact));
     }

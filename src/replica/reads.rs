@@ -37,7 +37,12 @@ impl<T> ReadQueue<T> {
     /// An empty queue. `entropy` makes contexts of this run differ from those of earlier ones.
     pub fn new(member_id: MemberId, entropy: u64) -> ReadQueue<T> {
         let context = (member_id.0 << 32) ^ (entropy & 0xffff_ffff);
-        ReadQueue { waiting: VecDeque::new(), asked: None, confirmed: VecDeque::new(), context }
+        ReadQueue {
+            waiting: VecDeque::new(),
+            asked: None,
+            confirmed: VecDeque::new(),
+            context,
+        }
     }
 
     /// A read arrives.
@@ -61,7 +66,11 @@ impl<T> ReadQueue<T> {
         }
         self.context = self.context.wrapping_add(1);
         let reads = std::mem::take(&mut self.waiting);
-        self.asked = Some(Asked { context: self.context, at: now, reads });
+        self.asked = Some(Asked {
+            context: self.context,
+            at: now,
+            reads,
+        });
         Some(self.context)
     }
 
@@ -136,7 +145,11 @@ mod tests {
         assert_eq!(reads.pop_ready(LogIndex(4)), None);
         assert_eq!(reads.pop_ready(LogIndex(5)), Some(1));
         assert_eq!(reads.pop_ready(LogIndex(5)), Some(2));
-        assert_eq!(reads.pop_ready(LogIndex(5)), None, "the third read arrived after the question");
+        assert_eq!(
+            reads.pop_ready(LogIndex(5)),
+            None,
+            "the third read arrived after the question"
+        );
         let second = reads.ask(START).unwrap();
         assert!(reads.confirm(second, LogIndex(5)));
         assert_eq!(reads.pop_ready(LogIndex(5)), Some(3));

@@ -11,8 +11,7 @@ use slab::Slab;
 use crate::{
     base::Monotonic,
     host::Notify,
-    propose::{Call, Reply, Request, Ticket},
-    rpc::method::Method,
+    propose::{Call, Method, Reply, Request, Ticket},
 };
 
 /// The calls and answers of one core.
@@ -28,6 +27,8 @@ pub struct Outbox {
     place: Cell<u32>,
     incarnation: u32,
     replies: RefCell<Vec<Reply>>,
+    /// Calls that wait until the connection has got rid of answers that it has.
+    deferred: RefCell<Vec<Call>>,
     notify: Notify,
     /// When the connection wants to be woken for its own timers.
     deadline: Cell<Option<Monotonic>>,
@@ -55,13 +56,16 @@ impl Desk {
             place: Cell::new(0),
             incarnation,
             replies: RefCell::default(),
+            deferred: RefCell::default(),
             notify: Notify::new(),
             deadline: Cell::new(None),
             unsent_bytes: Cell::new(0),
             closing: Cell::new(false),
         });
         let place = self.outboxes.borrow_mut().insert(outbox.clone());
-        outbox.place.set(u32::try_from(place).expect("fewer connections than 2^32"));
+        outbox
+            .place
+            .set(u32::try_from(place).expect("fewer connections than 2^32"));
         outbox
     }
 
@@ -107,13 +111,18 @@ impl Desk {
         }
     }
 
-    /// Whether the connection that holds the ticket has so much unsent that no large answer should be made for it now.
-    /// `false` if it is gone.
-    pub fn is_choked(&self, ticket: Ticket, bytes_max: usize) -> bool {
+    /// Puts a call whose answer may be large aside if its connection has more than `bytes_max` unsent: it is submitted
+    /// again when those are gone, so that a client that asks faster than it reads does not fill the memory. Gives the
+    /// call back if it may go on.
+    pub fn defer_if_choked(&self, call: Call, bytes_max: usize) -> Option<Call> {
         let outboxes = self.outboxes.borrow();
-        outboxes
-            .get(ticket.connection as usize)
-            .is_some_and(|outbox| outbox.incarnation == ticket.incarnation && outbox.unsent_bytes.get() > bytes_max)
+        match outboxes.get(call.ticket.connection as usize) {
+            Some(outbox) if outbox.incarnation == call.ticket.incarnation && outbox.unsent_bytes.get() > bytes_max => {
+                outbox.deferred.borrow_mut().push(call);
+                None
+            }
+            _ => Some(call),
+        }
     }
 
     /// Wakes the connections whose own timers are due.
@@ -148,12 +157,20 @@ impl Default for Desk {
 impl Outbox {
     /// A ticket for a call of this connection.
     pub fn ticket(&self, stream: u32, method: Method) -> Ticket {
-        Ticket { connection: self.place.get(), incarnation: self.incarnation, stream, method }
+        Ticket {
+            connection: self.place.get(),
+            incarnation: self.incarnation,
+            stream,
+            method,
+        }
     }
 
     /// A call of this connection.
     pub fn call(&self, stream: u32, method: Method, request: Request) -> Call {
-        Call { ticket: self.ticket(stream, method), request }
+        Call {
+            ticket: self.ticket(stream, method),
+            request,
+        }
     }
 
     /// What has been answered since the last time. `replies` comes back empty but with its memory.
@@ -173,6 +190,14 @@ impl Outbox {
         self.unsent_bytes.set(unsent_bytes);
     }
 
+    /// Calls that were put aside and may go on now that `unsent_bytes_max` is kept.
+    pub fn take_deferred(&self, unsent_bytes_max: usize) -> Vec<Call> {
+        if self.unsent_bytes.get() > unsent_bytes_max {
+            return Vec::new();
+        }
+        std::mem::take(&mut *self.deferred.borrow_mut())
+    }
+
     /// Whether the connection shall end gracefully.
     pub fn is_closing(&self) -> bool {
         self.closing.get()
@@ -185,7 +210,11 @@ mod tests {
     use crate::{propose::Read, wire::status::Status};
 
     fn reply() -> Reply {
-        Reply { stream: 1, method: Method::Status, outcome: Ok("answer".into()) }
+        Reply {
+            stream: 1,
+            method: Method::Status,
+            outcome: Ok("answer".into()),
+        }
     }
 
     #[test]
@@ -214,15 +243,26 @@ mod tests {
         }
         let mut calls = Vec::new();
         desk.take_calls(&mut calls);
-        assert_eq!(calls.iter().map(|call| call.ticket.stream).collect::<Vec<_>>(), [1, 3, 5]);
+        assert_eq!(
+            calls.iter().map(|call| call.ticket.stream).collect::<Vec<_>>(),
+            [1, 3, 5]
+        );
         assert!(!desk.has_calls());
 
-        let ticket = outbox.ticket(1, Method::Status);
-        assert!(!desk.is_choked(ticket, 5));
-        desk.reply(ticket, reply());
-        desk.reply(ticket, Reply { outcome: Err(Status::OK), ..reply() });
-        assert!(desk.is_choked(ticket, 5));
+        let call = || outbox.call(1, Method::Range, Request::Read(Read::Status));
+        assert!(desk.defer_if_choked(call(), 5).is_some());
+        desk.reply(call().ticket, reply());
+        desk.reply(
+            call().ticket,
+            Reply {
+                outcome: Err(Status::OK),
+                ..reply()
+            },
+        );
+        assert!(desk.defer_if_choked(call(), 5).is_none());
+        assert!(outbox.take_deferred(5).is_empty());
         outbox.report(None, 0);
-        assert!(!desk.is_choked(ticket, 5));
+        assert_eq!(outbox.take_deferred(5).len(), 1);
+        assert!(desk.defer_if_choked(call(), 5).is_some());
     }
 }

@@ -1,5 +1,5 @@
-//! One file for each of etcd's services, and every error text in `status.rs`.
+//! etcd's services: one file for each, and every error text in `status.rs`. `session` carries a connection's calls
+//! to the replica's [`desk`] and the answers back.
 
 pub mod desk;
-pub mod method;
 pub mod status;

@@ -1,6 +1,6 @@
 //! Which paths there are, and what a path that is not there is answered with.
 
-use super::status::{Code, Status};
+use crate::wire::status::{Code, Status};
 
 macro_rules! methods {
     ($($name:ident $service:literal $method:literal;)*) => {

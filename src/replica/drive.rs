@@ -1,0 +1,320 @@
+//! The home core's loop: gathers what has happened, lets the replica take its turn, and carries out what that comes to.
+//! Decides nothing that `cycle` does not.
+//!
+//! One task does it all, so that a write's completion, the calls that gathered meanwhile and the answers share one
+//! wake-up. It never waits for the log or the store: both are polled.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use super::{
+    Fault,
+    answer::{self, Facts},
+    compactor::Compactor,
+    cycle::Replica,
+    file_work::FileWorks,
+    leases,
+    outputs::{Outputs, Requested},
+};
+use crate::{
+    apply::Effect,
+    backend::{Backend, StoreEvent, StoreRequest},
+    base::Monotonic,
+    host::{Disk, File, Host, Notify, Receiver, Sender},
+    limits,
+    propose::{Call, Reply, Request},
+    rpc::session::Service,
+    wal::{Wal, WalFault, WriteReport},
+};
+
+/// The mapping that a host's files give.
+pub type MapOf<H> = <<<H as Host>::Disk as Disk>::File as File>::Map;
+
+/// What the loop's timing is.
+#[derive(Clone, Copy, Debug)]
+pub struct LoopOptions {
+    /// Between ticks of raft's clock (`--heartbeat-interval`).
+    pub heartbeat: Duration,
+    /// Longest time that changes wait for the tree's file (`--backend-batch-interval`).
+    pub commit_interval: Duration,
+    /// Changes that are enough for a commit of their own (`--backend-batch-limit`).
+    pub commit_operations_max: usize,
+}
+
+/// The home core's parts.
+pub struct Home<H: Host, M: crate::host::Map> {
+    /// The machine.
+    pub host: H,
+    /// Timing.
+    pub options: LoopOptions,
+    /// What never changes in answers.
+    pub facts: Facts,
+    /// Consensus and state.
+    pub replica: Replica<Backend<M>>,
+    /// The log's files.
+    pub wal: Rc<Wal<H>>,
+    /// Connections of this core.
+    pub service: Rc<Service>,
+    /// To the thread that writes the tree's file.
+    pub store: Sender<StoreRequest<M>>,
+    /// From it.
+    pub store_events: Receiver<StoreEvent<M>>,
+    /// Raised to end the loop in an orderly way.
+    pub stop: Rc<Notify>,
+}
+
+type LogWrite = Pin<Box<dyn Future<Output = Result<WriteReport, WalFault>>>>;
+
+/// What the loop remembers from turn to turn.
+struct Progress {
+    write: Option<LogWrite>,
+    outputs: Outputs,
+    calls: Vec<Call>,
+    next_tick: Monotonic,
+    next_lease_tick: Monotonic,
+    committed_at: Monotonic,
+    is_stopping: bool,
+    /// One timer for all that is due; it may fire early, never late.
+    timer: Option<(Monotonic, Pin<Box<dyn Future<Output = ()>>>)>,
+}
+
+/// What woke the loop.
+#[derive(Default)]
+struct Woken {
+    written: Option<Result<WriteReport, WalFault>>,
+    is_stopped: bool,
+}
+
+/// Runs the home core until it is told to stop, or cannot go on.
+///
+/// # Errors
+/// When the log or the tree failed: what is acknowledged is safe, and the process must end.
+pub async fn run<H: Host, M: crate::host::Map>(mut home: Home<H, M>) -> Result<Home<H, M>, Fault> {
+    let now = home.host.now();
+    let mut progress = Progress {
+        write: None,
+        outputs: Outputs::default(),
+        calls: Vec::new(),
+        next_tick: now + home.options.heartbeat,
+        next_lease_tick: now,
+        committed_at: now,
+        is_stopping: false,
+        timer: None,
+    };
+    let mut works = FileWorks::default();
+    let mut compactor = Compactor::default();
+    loop {
+        let has_work = compactor.has_work() || home.service.desk.has_calls();
+        let woken = wait(&mut home, &mut progress, &mut works, has_work).await?;
+        let now = home.host.now();
+        if let Some(result) = woken.written {
+            home.record_write(&result?);
+            home.replica.persisted(&mut progress.outputs);
+        }
+        home.take_calls(&mut progress, now);
+        home.tick(&mut progress, now);
+        home.replica.turn(now, &mut progress.outputs)?;
+        home.start_write(&mut progress);
+        compactor.step(&mut home.replica, &mut works);
+        home.carry_out(&mut progress, &mut works, &mut compactor, now)?;
+        home.commit(&mut progress, &mut works, now)?;
+        if woken.is_stopped {
+            progress.is_stopping = true;
+        }
+        if progress.is_stopping && progress.write.is_none() && !home.replica.state().tree().is_committing() {
+            home.replica.stop(&mut progress.outputs);
+            home.carry_out(&mut progress, &mut works, &mut compactor, now)?;
+            return Ok(home);
+        }
+    }
+}
+
+async fn wait<H: Host, M: crate::host::Map>(
+    home: &mut Home<H, M>,
+    progress: &mut Progress,
+    works: &mut FileWorks<M>,
+    has_work: bool,
+) -> Result<Woken, Fault> {
+    let wake_at = progress.next_tick.min(home.commit_due(progress)).min(progress.next_lease_tick);
+    if progress.timer.as_ref().is_none_or(|(at, _)| wake_at < *at) {
+        progress.timer = Some((wake_at, Box::pin(home.host.sleep_until(wake_at))));
+    }
+    let mut is_first = true;
+    poll_fn(|context| {
+        let mut woken = Woken::default();
+        // With work of its own the loop still lets the others of this core have their turn.
+        let mut is_woken = has_work && !std::mem::take(&mut is_first);
+        if has_work && !is_woken {
+            context.waker().wake_by_ref();
+        }
+        is_woken |= home.service.desk.replica_notify().poll_notified(context).is_ready();
+        is_woken |= poll_write(&mut progress.write, &mut woken, context);
+        if home.stop.poll_notified(context).is_ready() {
+            woken.is_stopped = true;
+            is_woken = true;
+        }
+        while let Poll::Ready(event) = home.store_events.poll_receive(context) {
+            let Some(event) = event else {
+                return Poll::Ready(Err(Fault::StoreGone));
+            };
+            works.take_event(event, &mut home.replica, &mut progress.outputs)?;
+            is_woken = true;
+        }
+        if let Some((_, timer)) = &mut progress.timer
+            && timer.as_mut().poll(context).is_ready()
+        {
+            progress.timer = None;
+            is_woken = true;
+        }
+        if is_woken { Poll::Ready(Ok(woken)) } else { Poll::Pending }
+    })
+    .await
+}
+
+fn poll_write(write: &mut Option<LogWrite>, woken: &mut Woken, context: &mut Context<'_>) -> bool {
+    let Some(future) = write else {
+        return false;
+    };
+    match future.as_mut().poll(context) {
+        Poll::Ready(result) => {
+            *write = None;
+            woken.written = Some(result);
+            true
+        }
+        Poll::Pending => false,
+    }
+}
+
+impl<H: Host, M: crate::host::Map> Home<H, M> {
+    fn take_calls(&mut self, progress: &mut Progress, now: Monotonic) {
+        self.service.desk.take_calls(&mut progress.calls);
+        for call in progress.calls.drain(..) {
+            self.replica.submit(call, now, &mut progress.outputs);
+        }
+    }
+
+    fn tick(&mut self, progress: &mut Progress, now: Monotonic) {
+        if now >= progress.next_tick {
+            // A late tick is one tick: raft's clock may run slow, never fast.
+            progress.next_tick = now + self.options.heartbeat;
+            self.replica.tick(now, &mut progress.outputs);
+            self.service.desk.wake_due(now);
+        }
+        if now >= progress.next_lease_tick {
+            progress.next_lease_tick = now + crate::lease::EXPIRY_TICK;
+            leases::tick(&mut self.replica, now);
+        }
+    }
+
+    /// Begins the next write of the log if there is something to write and the one before has ended. Polled once, so
+    /// that it is on its way before this turn's answers are made.
+    fn start_write(&mut self, progress: &mut Progress) {
+        if progress.write.is_some() {
+            return;
+        }
+        let wal = self.wal.clone();
+        if let Some(batch) = self.replica.seal_log(|len| wal.buffer(len)) {
+            progress.write = Some(Box::pin(async move { wal.write(batch).await }));
+        }
+    }
+
+    fn carry_out(
+        &mut self,
+        progress: &mut Progress,
+        works: &mut FileWorks<M>,
+        compactor: &mut Compactor,
+        now: Monotonic,
+    ) -> Result<(), Fault> {
+        let outputs = &mut progress.outputs;
+        for message in outputs.messages.drain(..) {
+            // A lone member has nobody to send to; a member of a larger cluster does not get past its start.
+            tracing::warn!(?message, "message for a peer dropped");
+        }
+        for requested in outputs.effects.drain(..) {
+            self.carry_out_effect(requested, compactor, now);
+        }
+        let desk = &self.service.desk;
+        for (ticket, reply) in outputs.replies.drain(..) {
+            desk.reply(ticket, reply);
+        }
+        for call in outputs.reads.drain(..) {
+            match call.request {
+                Request::File(work) => works.begin(call.ticket, work, &mut self.replica, desk)?,
+                Request::Read(_) => {
+                    if let Some(call) = desk.defer_if_choked(call, limits::CONNECTION_UNSENT_BYTES_MAX) {
+                        answer::read(&mut self.replica, &self.facts, desk, call, now);
+                    }
+                }
+                Request::Write(_) => unreachable!("writes pass the log"),
+            }
+        }
+        Ok(())
+    }
+
+    fn carry_out_effect(&mut self, requested: Requested, compactor: &mut Compactor, now: Monotonic) {
+        match requested.effect {
+            Effect::TermBegun => leases::begin_term(&mut self.replica, &self.facts, now),
+            Effect::RaiseAlarm(alarm) => self.replica.raise_alarm(alarm, requested.held, now),
+            Effect::AlarmChanged { alarm, member, raised } => {
+                let what = if raised { "alarm raised" } else { "alarm disarmed" };
+                tracing::warn!(alarm = alarm.as_str_name(), from = %format!("{member:x}"), "{what}");
+            }
+            Effect::Compact { revision, barrier_only, .. } => {
+                compactor.schedule(revision, barrier_only, requested.held);
+            }
+            Effect::MembersChanged => tracing::info!("membership changed"),
+            Effect::ClusterVersionChanged => tracing::info!("set cluster version"),
+            Effect::RemovedSelf => {
+                tracing::error!("permanently removed from the cluster");
+                self.stop.notify();
+            }
+        }
+    }
+
+    /// When the open batch has to go to the store at the latest.
+    fn commit_due(&self, progress: &Progress) -> Monotonic {
+        let backend = self.replica.state().tree();
+        if backend.is_committing() || backend.operations() == 0 {
+            return Monotonic(u64::MAX);
+        }
+        progress.committed_at + self.options.commit_interval
+    }
+
+    /// Hands the open batch to the store when it is time, or when work on the file waits for it.
+    fn commit(&mut self, progress: &mut Progress, works: &mut FileWorks<M>, now: Monotonic) -> Result<(), Fault> {
+        let is_due = now >= self.commit_due(progress);
+        let backend = self.replica.state().tree();
+        let is_full = backend.operations() >= self.options.commit_operations_max;
+        let is_wanted = is_due || is_full || works.wants_commit() || progress.is_stopping;
+        if is_wanted && !backend.is_committing() && self.store.room() > works.requests_max() {
+            progress.committed_at = now;
+            if let Some(batch) = self.replica.state_mut().seal() {
+                send(&mut self.store, StoreRequest::Commit(batch))?;
+            }
+            works.send(&mut self.store)?;
+        }
+        Ok(())
+    }
+
+    fn record_write(&self, _report: &WriteReport) {}
+}
+
+/// Sends to the store. Its room has been looked at: that it is gone is the only way to fail.
+pub(super) fn send<M: crate::host::Map>(
+    store: &mut Sender<StoreRequest<M>>,
+    request: StoreRequest<M>,
+) -> Result<(), Fault> {
+    store.try_send(request).map_err(|_| Fault::StoreGone)
+}
+
+/// Hands an answer to its connection.
+pub(super) fn reply_to(desk: &crate::rpc::desk::Desk, held: Option<(crate::propose::Ticket, Reply)>) {
+    if let Some((ticket, reply)) = held {
+        desk.reply(ticket, reply);
+    }
+}
