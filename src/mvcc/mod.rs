@@ -27,9 +27,9 @@ mod store;
 mod txn;
 
 #[cfg(test)]
-mod model;
+pub(crate) mod memory;
 #[cfg(test)]
-mod testing;
+mod model;
 
 pub use compaction::{
     Compaction, CompactionMarks, CompactionStep, PhysicalCompaction, decode_compaction_mark, encode_compaction_mark,

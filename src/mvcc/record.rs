@@ -110,6 +110,14 @@ pub(super) fn key_of_encoded(record: &Bytes, key_len: usize) -> Bytes {
     record.slice(start..start + key_len)
 }
 
+/// The key of a record that was read from the tree, without copying.
+pub(super) fn key_of_stored(record: &Bytes) -> Bytes {
+    match Record::decode(record) {
+        Some(decoded) if !decoded.key.is_empty() => record.slice_ref(decoded.key),
+        _ => Bytes::new(),
+    }
+}
+
 fn take<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let len = usize::try_from(decode_varint(rest).ok()?).ok()?;
     let (taken, left) = rest.split_at_checked(len)?;

@@ -125,7 +125,7 @@ impl Store {
 
     /// Walks on over at most `keys_max` keys of the index; true when the walk is over.
     pub fn range_slice(&self, scan: &mut RangeScan, keys_max: usize) -> bool {
-        scan.slice(&self.index, self.current_revision, keys_max)
+        scan.slice(&self.index, keys_max)
     }
 
     /// Begins a write transaction. It changes the store as it goes, so it must be carried to its [`WriteTxn::end`]
