@@ -8,6 +8,8 @@
 
 mod history;
 mod leaf;
+#[cfg(test)]
+mod model;
 mod node;
 
 use std::ops::ControlFlow;
