@@ -1,0 +1,1 @@
+//! raft-rs messages as protobuf and back.

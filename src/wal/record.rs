@@ -1,0 +1,1 @@
+//! One record as bytes and back.
