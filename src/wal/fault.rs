@@ -84,3 +84,15 @@ impl std::error::Error for WalFault {
         }
     }
 }
+
+/// Wraps what an operation on a file came back with.
+pub(super) fn io_fault<'a>(
+    operation: &'static str,
+    path: &'a std::path::Path,
+) -> impl FnOnce(io::Error) -> WalFault + 'a {
+    move |error| WalFault::Io {
+        operation,
+        path: path.to_path_buf(),
+        error,
+    }
+}

@@ -13,8 +13,10 @@
 //! * [`record`]: one record as bytes and back.
 //! * [`segment`]: names of segments and which of them are needed.
 //! * [`encoder`]: gathers records while a write is in flight; a batch is sealed, written, durable.
+//! * [`decoder`]: walks segments; tells an interrupted write from corruption.
 //! * [`replay`]: a log read back: what raft restarts from, and where appending continues.
-//! * [`drive`]: files: create, open, repair, write, begin the next segment, release, purge.
+//! * [`drive`]: files: create, open, repair, write, begin the next segment, release, purge. `read` reads them back,
+//!   `prepare` makes the next segment ready ahead of time.
 //! * [`dump`]: the log as text.
 //!
 //! A Put's way: `LogEncoder::append` (synchronous, cheap), then when the write before has ended `LogEncoder::seal`,
@@ -22,21 +24,29 @@
 //! replay stops at the first damaged record, so a later batch that is durable before an earlier one would be lost.
 
 mod codec;
+pub mod decoder;
 pub mod drive;
+#[cfg(test)]
+mod drive_tests;
 pub mod dump;
 pub mod encoder;
 mod fault;
+mod prepare;
+mod read;
 pub mod record;
 pub mod replay;
 pub mod segment;
+#[cfg(test)]
+pub(crate) mod test_host;
 
 use raft::eraftpb::ConfState;
 
 use crate::base::{LogIndex, Term};
 
 pub use drive::{Wal, WalOptions, WalSync, WriteReport};
-pub use encoder::{Batch, LogEncoder};
-pub use fault::WalFault;
+pub use encoder::{Batch, LogEncoder, Tail};
+pub use fault::{Position, WalFault};
+pub use read::read_log;
 pub use replay::Replay;
 
 /// A snapshot as the log records it: its file is `snap/<term>-<index>.snap`. The default is the empty start of every

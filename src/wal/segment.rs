@@ -69,6 +69,14 @@ pub fn segments_from(segments: &[SegmentName], index: LogIndex) -> Option<&[Segm
     is_sequence(needed).then_some(needed)
 }
 
+/// The newest segments that follow each other without a gap. Older ones are left by a purge that a crash cut short.
+pub fn last_sequence(segments: &[SegmentName]) -> &[SegmentName] {
+    let start = (1..segments.len())
+        .rev()
+        .find(|place| !is_sequence(&segments[place - 1..=*place]));
+    &segments[start.unwrap_or(0)..]
+}
+
 /// Whether no segment is missing between the first and the last.
 fn is_sequence(segments: &[SegmentName]) -> bool {
     segments
@@ -140,6 +148,9 @@ mod tests {
         let gapped = named(&[(0, 0), (2, 20), (3, 30)]);
         assert_eq!(segments_from(&gapped, LogIndex(5)), None);
         assert_eq!(segments_from(&gapped, LogIndex(25)), Some(&gapped[1..]));
+        assert_eq!(last_sequence(&gapped), &gapped[1..]);
+        assert_eq!(last_sequence(&segments), &segments[..]);
+        assert_eq!(last_sequence(&[]), &[]);
     }
 
     #[test]
