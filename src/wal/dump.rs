@@ -1,0 +1,1 @@
+//! (API; bodies follow.) A log as text.
