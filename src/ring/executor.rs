@@ -265,3 +265,114 @@ impl Host for RingHost {
         .detach();
     }
 }
+
+/// Runs a test on an executor of its own, unpinned.
+#[cfg(test)]
+pub(crate) fn run_test<F, T>(main: impl FnOnce(RingHost) -> F + Send + 'static) -> T
+where
+    F: Future<Output = T> + 'static,
+    T: Send + 'static,
+{
+    let config = ExecutorConfig {
+        name: "test".to_owned(),
+        core: None,
+    };
+    spawn(config, main).expect("a thread").join().expect("an executor")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use super::*;
+    use crate::host::{Notify, mailbox};
+
+    #[test]
+    fn the_main_ring_of_each_executor_has_the_flag_that_glommio_does_not_ask_for() {
+        let before = setup::rings();
+        run_test(|_| async {});
+        let after = setup::rings();
+        // Other tests make executors meanwhile, all alike.
+        assert!(
+            after.0 > before.0,
+            "{before:?} {after:?}: kernels from 5.19 on take the flag"
+        );
+        assert_eq!(after.1, 0);
+    }
+
+    #[test]
+    fn sleeps_end_after_their_time_and_not_much_later() {
+        run_test(|host| async move {
+            for millis in [0, 1, 5, 30] {
+                let at = host.now() + Duration::from_millis(millis);
+                host.sleep_until(at).await;
+                let late = host.now().since(at);
+                assert!(host.now() >= at);
+                assert!(late < Duration::from_millis(500), "{millis} ms: late by {late:?}");
+            }
+            assert!(host.wall_time().unix_millis() > 1_600_000_000_000);
+            assert_ne!(host.random_u64(), host.random_u64());
+        });
+    }
+
+    #[test]
+    fn the_guard_ticks_and_a_held_core_is_counted() {
+        let config = ExecutorConfig {
+            name: "test".to_owned(),
+            core: None,
+        };
+        let executor = spawn(config, |host| async move {
+            host.sleep_until(host.now() + Duration::from_millis(50)).await;
+            thread::sleep(Duration::from_millis(40));
+            host.sleep_until(host.now() + Duration::from_millis(30)).await;
+        })
+        .unwrap();
+        let stats = Arc::clone(executor.stats());
+        executor.join().unwrap();
+        assert!(stats.guard_ticks() >= 3);
+        assert!(stats.guard_ticks_late() >= 1);
+        assert!(stats.guard_late_max() >= Duration::from_millis(20));
+    }
+
+    #[test]
+    fn spawned_tasks_run_beside_each_other() {
+        run_test(|host| async move {
+            let ping = Rc::new(Notify::new());
+            let pong = Rc::new(Notify::new());
+            let (task_ping, task_pong) = (Rc::clone(&ping), Rc::clone(&pong));
+            host.spawn(async move {
+                for _ in 0..1000 {
+                    task_ping.notified().await;
+                    task_pong.notify();
+                }
+            });
+            for _ in 0..1000 {
+                ping.notify();
+                pong.notified().await;
+            }
+        });
+    }
+
+    #[test]
+    fn messages_cross_between_executors_in_both_directions() {
+        let (mut to_echo, mut from_home) = mailbox::<u32>(16);
+        let (mut to_home, mut from_echo) = mailbox::<u32>(16);
+        let config = ExecutorConfig {
+            name: "echo".to_owned(),
+            core: None,
+        };
+        let echo = spawn(config, |_| async move {
+            while let Some(number) = from_home.receive().await {
+                to_home.send(number).await.expect("home lives");
+            }
+        })
+        .unwrap();
+        run_test(|_| async move {
+            for number in 0..2000 {
+                to_echo.send(number).await.expect("echo lives");
+                assert_eq!(from_echo.receive().await, Some(number));
+            }
+        });
+        echo.join().unwrap();
+    }
+}

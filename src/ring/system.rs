@@ -172,3 +172,23 @@ pub fn device_of(file: &File) -> io::Result<(u32, u32)> {
     let device = file.metadata()?.dev();
     Ok((libc::major(device), libc::minor(device)))
 }
+
+/// An integer socket option.
+#[cfg(test)]
+pub fn socket_option(socket: &impl AsRawFd, level: libc::c_int, option: libc::c_int) -> io::Result<libc::c_int> {
+    let mut value: libc::c_int = 0;
+    let mut len = mem::size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: takes a descriptor that `socket` keeps open and pointers to an integer and its length.
+    check(unsafe { libc::getsockopt(socket.as_raw_fd(), level, option, (&raw mut value).cast(), &mut len) })?;
+    Ok(value)
+}
+
+/// The descriptor's own flags (F_GETFD).
+#[cfg(test)]
+pub fn descriptor_flags(file: impl AsFd) -> io::Result<libc::c_int> {
+    // SAFETY: takes a descriptor that is borrowed for the call.
+    match unsafe { libc::fcntl(file.as_fd().as_raw_fd(), libc::F_GETFD) } {
+        -1 => Err(io::Error::last_os_error()),
+        flags => Ok(flags),
+    }
+}

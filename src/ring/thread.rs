@@ -405,3 +405,95 @@ impl Stream for Never {
         match *self {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::Cell, fs, time::Duration};
+
+    use super::*;
+    use crate::host::{Map, Notify, mailbox};
+
+    #[test]
+    fn messages_from_another_thread_wake_the_loop_and_sleeps_end() {
+        let (mut sender, mut receiver) = mailbox::<u32>(4);
+        let thread = thread::spawn(move || {
+            ThreadHost::run(|host| async move {
+                let ticks = Rc::new(Cell::new(0));
+                let counted = Rc::clone(&ticks);
+                let ticker = host.clone();
+                host.spawn(async move {
+                    loop {
+                        ticker.sleep_until(ticker.now() + Duration::from_millis(2)).await;
+                        counted.set(counted.get() + 1);
+                    }
+                });
+                let mut sum = 0;
+                while let Some(number) = receiver.receive().await {
+                    sum += number;
+                }
+                (sum, ticks.get())
+            })
+        });
+        for number in 0..100 {
+            futures_lite::future::block_on(sender.send(number)).unwrap();
+            if number % 10 == 0 {
+                thread::sleep(Duration::from_millis(3));
+            }
+        }
+        drop(sender);
+        let (sum, ticks) = thread.join().unwrap();
+        assert_eq!(sum, 4950);
+        assert!(ticks > 5, "{ticks}");
+    }
+
+    #[test]
+    fn tasks_of_one_thread_take_turns() {
+        let turns = ThreadHost::run(|host| async move {
+            let done = Rc::new(Notify::new());
+            let turns = Rc::new(RefCell::new(Vec::new()));
+            for name in ["a", "b"] {
+                let (host, done, turns) = (host.clone(), Rc::clone(&done), Rc::clone(&turns));
+                host.clone().spawn(async move {
+                    for _ in 0..3 {
+                        turns.borrow_mut().push(name);
+                        host.yield_now().await;
+                    }
+                    done.notify();
+                });
+            }
+            while turns.borrow().len() < 6 {
+                done.notified().await;
+            }
+            turns.take()
+        });
+        assert_eq!(turns, ["a", "b", "a", "b", "a", "b"]);
+    }
+
+    #[test]
+    fn files_of_the_thread_do_as_asked() {
+        let scratch = tempfile::tempdir().unwrap();
+        ThreadHost::run(|host| async move {
+            let path = scratch.path().join("db");
+            let file = host.disk().open(&path, OpenMode::CreateNew).await.unwrap();
+            file.allocate(1 << 20).await.unwrap();
+            let map = file.map(1 << 30).unwrap();
+            file.write_bytes_at(4096, &[1; 8192]).await.unwrap();
+            file.write_back(4096, 8192).await.unwrap();
+            file.sync_data().await.unwrap();
+            assert_eq!(map.bytes(4096, 8192), vec![1; 8192]);
+            map.populate(0, 1 << 20).unwrap();
+            file.try_lock().unwrap();
+            let direct = host.disk().open(&path, OpenMode::DirectDurable).await.unwrap();
+            assert_eq!(direct.try_lock().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+            let mut buffer = direct.buffer(4096);
+            buffer.as_mut().fill(2);
+            let (result, buffer) = direct.write_at(8192, buffer).await;
+            result.unwrap();
+            assert_eq!(direct.read_at(8192, 4096).await.unwrap(), buffer.as_ref());
+            assert_eq!(map.bytes(8192, 4096), vec![2; 4096]);
+            assert_eq!(fs::metadata(&path).unwrap().len(), 1 << 20);
+            let error = host.net().listen("127.0.0.1:0".parse().unwrap()).err().unwrap();
+            assert_eq!(error.kind(), io::ErrorKind::Unsupported);
+        });
+    }
+}
