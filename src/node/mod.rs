@@ -21,6 +21,7 @@ use std::{future::Future, io, thread};
 use crate::ring::{
     RingHost, ThreadHost,
     executor::{self, Executor, ExecutorConfig},
+    placement::{self, CoreSet, Placement},
 };
 
 pub use accept::{AcceptConfig, serve};
@@ -36,6 +37,19 @@ pub struct Cores {
     pub home: Option<usize>,
     /// Cores that take connections from `home`.
     pub fronts: Vec<usize>,
+    /// Cores that the store thread keeps to; empty leaves it where this thread may run.
+    pub store: Vec<usize>,
+}
+
+impl From<Placement> for Cores {
+    /// The store thread keeps off the home core where there is another: its writes would take turns with the log's.
+    fn from(placement: Placement) -> Cores {
+        Cores {
+            home: Some(placement.home),
+            fronts: placement.others.clone(),
+            store: placement.others,
+        }
+    }
 }
 
 /// The threads of a running node.
@@ -61,9 +75,15 @@ where
     StoreTask: Future<Output = ()> + 'static,
 {
     let store_stop = stop.clone();
-    let store = thread::Builder::new()
-        .name("store".to_owned())
-        .spawn(move || ThreadHost::run(|host| store(host, store_stop)))?;
+    let store_cores: CoreSet = cores.store.iter().copied().collect();
+    let store = thread::Builder::new().name("store".to_owned()).spawn(move || {
+        if !store_cores.is_empty()
+            && let Err(error) = placement::keep_to(&store_cores)
+        {
+            tracing::warn!(%error, "cannot keep the store thread off the home core");
+        }
+        ThreadHost::run(|host| store(host, store_stop))
+    })?;
     let home = on_core("home".to_owned(), cores.home, stop, home)?;
     let mut fronts = Vec::with_capacity(cores.fronts.len());
     for (number, &core) in cores.fronts.iter().enumerate() {

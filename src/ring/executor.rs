@@ -30,8 +30,9 @@ pub const GUARD_PERIOD: Duration = Duration::from_millis(10);
 pub const GUARD_LATE: Duration = Duration::from_millis(5);
 /// Entries of each ring (glommio's default; `setup` recognises the main ring by it).
 const RING_ENTRIES: usize = 128;
-/// Registered memory of an executor, for direct writes; what does not fit comes from the heap.
-pub const IO_MEMORY_BYTES: usize = 2 << 20;
+/// Registered memory of an executor, for direct writes; what does not fit comes from the heap. glommio registers it with
+/// each of its three rings, and two executors then still fit the usual unprivileged limit of 8 MiB.
+pub const IO_MEMORY_BYTES: usize = 1 << 20;
 
 const _: () = assert!(IO_MEMORY_BYTES >= 1 << 20 && IO_MEMORY_BYTES <= 4 << 20);
 

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::{
+    collections::BTreeSet,
     fs::File,
     io, mem,
     net::{TcpListener, TcpStream},
@@ -159,6 +160,67 @@ pub fn try_ring() -> io::Result<()> {
         }
     }
 }
+
+/// Numbers of the operations that io_uring knows here (IORING_REGISTER_PROBE).
+pub fn ring_operations() -> io::Result<Vec<u8>> {
+    use std::os::fd::FromRawFd;
+    const REGISTER_PROBE: libc::c_uint = 8;
+    const OPERATIONS_MAX: usize = 256;
+    const OPERATION_SUPPORTED: u16 = 1;
+    let mut parameters = [0u64; 15];
+    // SAFETY: as in `try_ring`.
+    let ring = match unsafe { libc::syscall(libc::SYS_io_uring_setup, 2, parameters.as_mut_ptr()) } {
+        -1 => return Err(io::Error::last_os_error()),
+        // SAFETY: the descriptor is new and nobody else's.
+        fd => unsafe { OwnedFd::from_raw_fd(fd as RawFd) },
+    };
+    // A head of 16 bytes, then 8 bytes per operation: number, reserved byte, flags (16 bits), reserved.
+    let mut answer = [0u64; 2 + OPERATIONS_MAX];
+    // SAFETY: the kernel writes at most the head and 256 operations at the pointer, which outlives the call.
+    let result = unsafe {
+        let pointer = answer.as_mut_ptr();
+        libc::syscall(
+            libc::SYS_io_uring_register,
+            ring.as_raw_fd(),
+            REGISTER_PROBE,
+            pointer,
+            OPERATIONS_MAX,
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let operations = answer[2..].iter().map(|word| word.to_ne_bytes());
+    let supported = operations.filter(|bytes| u16::from_ne_bytes([bytes[2], bytes[3]]) & OPERATION_SUPPORTED != 0);
+    Ok(supported.map(|bytes| bytes[0]).collect())
+}
+
+/// The cores that this thread may run on.
+pub fn affinity() -> io::Result<BTreeSet<usize>> {
+    let mut words = [0u64; AFFINITY_WORDS];
+    let len = mem::size_of_val(&words);
+    // SAFETY: the kernel writes at most `len` bytes at the pointer, which outlives the call.
+    if unsafe { libc::sched_getaffinity(0, len, words.as_mut_ptr().cast()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let is_set = |core: &usize| words[core / 64] >> (core % 64) & 1 == 1;
+    Ok((0..AFFINITY_WORDS * 64).filter(is_set).collect())
+}
+
+/// Keeps this thread to `cores`.
+pub fn set_affinity(cores: &BTreeSet<usize>) -> io::Result<()> {
+    let mut words = [0u64; AFFINITY_WORDS];
+    for &core in cores {
+        let word = words.get_mut(core / 64).ok_or(io::ErrorKind::InvalidInput)?;
+        *word |= 1 << (core % 64);
+    }
+    let len = mem::size_of_val(&words);
+    // SAFETY: the kernel reads `len` bytes at the pointer, which outlives the call.
+    check(unsafe { libc::sched_setaffinity(0, len, words.as_ptr().cast()) })
+}
+
+/// Words of a set of cores: 4,096 of them, the kernel's own limit on most builds (8,192 at most).
+const AFFINITY_WORDS: usize = 64;
 
 /// Whether the process may write to a directory or file (access with W_OK).
 pub fn may_write(path: &std::ffi::CStr) -> io::Result<()> {
