@@ -7,10 +7,13 @@ mod logger;
 pub use log::MemoryLog;
 use raft::{
     Config, RawNode, ReadOnlyOption, ReadState, StateRole,
-    eraftpb::{ConfChange, ConfState, Entry, EntryType, HardState, Message, MessageType},
+    eraftpb::{ConfChange, ConfChangeType, ConfState, Entry, EntryType, HardState, Message, MessageType},
 };
 
-use crate::base::{LogIndex, MemberId, Term};
+use crate::{
+    base::{LogIndex, MemberId, Term},
+    wire::proto::raftpb,
+};
 
 /// Bytes of entries in one message to a follower (etcd: 1 MiB).
 const MESSAGE_BYTES_MAX: u64 = 1 << 20;
@@ -118,9 +121,23 @@ impl Consensus {
         self.is_leader() && self.node.raft.step(message).is_ok()
     }
 
-    /// A committed change of the members takes effect.
-    pub fn apply_conf_change(&mut self, change: &ConfChange) -> raft::Result<ConfState> {
-        self.node.apply_conf_change(change)
+    /// A committed change of the members takes effect, and the members after it come back. Node 0 stands for a change
+    /// that was refused; an update of addresses changes nothing here either.
+    pub fn apply_conf_change(&mut self, change: &raftpb::ConfChange) -> raftpb::ConfState {
+        let (change_type, node_id) = match change.r#type() {
+            raftpb::ConfChangeType::ConfChangeAddNode => (ConfChangeType::AddNode, change.node_id()),
+            raftpb::ConfChangeType::ConfChangeAddLearnerNode => (ConfChangeType::AddLearnerNode, change.node_id()),
+            raftpb::ConfChangeType::ConfChangeRemoveNode => (ConfChangeType::RemoveNode, change.node_id()),
+            raftpb::ConfChangeType::ConfChangeUpdateNode => (ConfChangeType::AddNode, raft::INVALID_ID),
+        };
+        let change = ConfChange { change_type, node_id, ..ConfChange::default() };
+        let conf_state = self.node.apply_conf_change(&change).expect("one member changes at a time");
+        conf_state_to_etcd(&conf_state)
+    }
+
+    /// The members as raft has them now.
+    pub fn conf_state(&self) -> ConfState {
+        self.node.raft.prs().conf().to_conf_state()
     }
 
     /// One heartbeat interval has passed.
@@ -232,6 +249,16 @@ impl Consensus {
         let base = self.node.raft.election_timeout() as u64;
         let ticks = base + entropy % base;
         self.node.raft.set_randomized_election_timeout(ticks as usize);
+    }
+}
+
+fn conf_state_to_etcd(conf_state: &ConfState) -> raftpb::ConfState {
+    raftpb::ConfState {
+        voters: conf_state.voters.clone(),
+        learners: conf_state.learners.clone(),
+        voters_outgoing: conf_state.voters_outgoing.clone(),
+        learners_next: conf_state.learners_next.clone(),
+        auto_leave: Some(conf_state.auto_leave),
     }
 }
 

@@ -232,21 +232,19 @@ impl<T: Tree> Replica<T> {
     fn apply(&mut self, entry: &Entry, now: Monotonic, outputs: &mut Outputs) -> Result<(), ApplyFault> {
         let at = EntryAt { index: LogIndex(entry.index), term: Term(entry.term) };
         let applied = match entry.entry_type {
-            EntryType::EntryNormal => self.state.apply(at, &entry.data, now)?,
+            EntryType::EntryNormal => self.state.apply(at, entry.data.clone(), now)?,
             EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => {
                 let plan = self.state.plan_conf_change(at, &entry.data)?;
-                let conf_state = self.consensus.apply_conf_change(plan.to_raft()).map_err(ApplyFault::raft)?;
-                self.state.finish_conf_change(plan, &conf_state)
+                let conf_state = self.consensus.apply_conf_change(&plan.to_raft);
+                self.state.finish_conf_change(plan, conf_state)
             }
         };
-        self.complete(at.index, applied, outputs);
+        self.complete(applied, outputs);
         Ok(())
     }
 
-    fn complete(&mut self, index: LogIndex, applied: Applied, outputs: &mut Outputs) {
-        if let Some(events) = applied.events {
-            outputs.events.push(events);
-        }
+    fn complete(&mut self, applied: Applied, outputs: &mut Outputs) {
+        outputs.commits.extend(applied.commit);
         let waiter = applied.request_id.and_then(|id| self.waiters.complete(id));
         let mut answer = None;
         match (waiter, applied.answer) {
@@ -262,7 +260,7 @@ impl<T: Tree> Replica<T> {
             None => outputs.replies.extend(answer),
             Some(effect) => {
                 let held = if holds_answer(&effect) { answer } else { outputs.replies.extend(answer); None };
-                outputs.effects.push(Requested { index, effect, held });
+                outputs.effects.push(Requested { effect, held });
             }
         }
     }
@@ -388,7 +386,7 @@ pub fn refusal(ticket: Ticket, reject: Reject) -> Reply {
 fn holds_answer(effect: &Effect) -> bool {
     match effect {
         Effect::RaiseAlarm(_) => true,
-        Effect::Compact { physical, .. } => *physical,
+        Effect::Compact { is_physical, .. } | Effect::AwaitCompaction { is_physical } => *is_physical,
         _ => false,
     }
 }

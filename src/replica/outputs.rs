@@ -3,8 +3,8 @@
 use raft::eraftpb::Message;
 
 use crate::{
-    apply::{Effect, StoreEvents},
-    base::LogIndex,
+    apply::Effect,
+    mvcc::Commit,
     propose::{Call, Reply, Ticket},
 };
 
@@ -14,7 +14,7 @@ pub struct Outputs {
     /// Messages that may leave before the log is durable.
     pub messages: Vec<Message>,
     /// Changes of the store, for the watchers; each entry is one revision.
-    pub events: Vec<StoreEvents>,
+    pub commits: Vec<Commit>,
     /// Answers. Events leave before them: who has an answer finds that watchers were told.
     pub replies: Vec<(Ticket, Reply)>,
     /// Reads that may be answered now from the store as it is.
@@ -27,8 +27,6 @@ pub struct Outputs {
 
 /// An effect, with the entry that asks for it.
 pub struct Requested {
-    /// The entry's index.
-    pub index: LogIndex,
     /// What is to be done.
     pub effect: Effect,
     /// The answer to hold back until it is done, and for whom.
@@ -39,7 +37,7 @@ impl Outputs {
     /// Whether there is nothing to carry out.
     pub fn is_empty(&self) -> bool {
         self.messages.is_empty()
-            && self.events.is_empty()
+            && self.commits.is_empty()
             && self.replies.is_empty()
             && self.reads.is_empty()
             && self.effects.is_empty()

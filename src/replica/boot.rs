@@ -1,0 +1,225 @@
+//! From a data directory to a replica that can take its first turn: finds out what is there, checks that it belongs
+//! together, and reads it back. The order is etcd's: the newest `.snap` that the log knows, the log behind it, the tree.
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use prost::Message;
+use raft::eraftpb::{ConfState, Entry, EntryType, HardState};
+
+use super::{
+    Fault,
+    cycle::{Replica, ReplicaOptions},
+};
+use crate::{
+    apply::{State, StateConfig},
+    backend::{Backend, Bucket},
+    base::{ClusterId, LogIndex, MemberId, Term},
+    host::{Host, Map},
+    lease::LessorConfig,
+    member,
+    mvcc::{CompactionMarks, Restore, Restored, decode_compaction_mark},
+    propose::RequestIds,
+    raft::{Consensus, MemoryLog, Timing},
+    snapshot::SnapshotFiles,
+    wal::{LogEncoder, Replay, Wal, WalOptions, WalSnapshot},
+    wire::proto::{raftpb, walpb},
+};
+
+/// What a member is started with.
+#[derive(Clone, Debug)]
+pub struct BootOptions {
+    /// `member/wal`, or where the operator wants the log.
+    pub wal_directory: PathBuf,
+    /// `member/snap`.
+    pub snap_directory: PathBuf,
+    /// How the log is written.
+    pub wal: WalOptions,
+    /// Who a new cluster is made of; for a restart it does not matter.
+    pub cluster: NewCluster,
+    /// Timing of raft.
+    pub timing: Timing,
+    /// Bounds of requests.
+    pub replica: ReplicaOptions,
+    /// Leases.
+    pub lease: LessorConfig,
+    /// Bytes that the database may have; `None` for no bound.
+    pub quota_bytes: Option<u64>,
+}
+
+/// The members that a new cluster is made of. A lone one, until clusters come.
+#[derive(Clone, Debug)]
+pub struct NewCluster {
+    /// `--initial-cluster-token`.
+    pub token: String,
+    /// Where this member's peers would reach it.
+    pub peer_urls: Vec<String>,
+}
+
+/// What a start finds or makes.
+pub struct Booted<H: Host, M: Map> {
+    /// The replica.
+    pub replica: Replica<Backend<M>>,
+    /// The log's files.
+    pub wal: Wal<H>,
+    /// `.snap` files.
+    pub snapshots: SnapshotFiles<H>,
+    /// Index of the newest `.snap`; 0 if there is none.
+    pub snapshot_index: LogIndex,
+    /// A compaction that a crash interrupted.
+    pub resume_compaction: Option<i64>,
+    /// This member.
+    pub member_id: MemberId,
+    /// Its cluster.
+    pub cluster_id: ClusterId,
+}
+
+/// The log as it was found or made.
+struct Log<H: Host> {
+    wal: Wal<H>,
+    encoder: LogEncoder,
+    replay: Replay,
+    member_id: MemberId,
+    cluster_id: ClusterId,
+    snapshot: Option<raft::eraftpb::Snapshot>,
+}
+
+/// Opens the log and the state over `backend`, whose file the store has opened already.
+pub async fn boot<H: Host, M: Map>(
+    host: &H,
+    options: &BootOptions,
+    backend: Backend<M>,
+) -> Result<Booted<H, M>, Fault> {
+    let snapshots = SnapshotFiles::new(host, &options.snap_directory);
+    snapshots.remove_orphans().await?;
+    let log = if Wal::exists(host, &options.wal_directory).await? {
+        reopen(host, options, &snapshots).await?
+    } else {
+        found(host, options).await?
+    };
+    let applied = applied_index(&backend)?;
+    let metadata = log.snapshot.as_ref().map(|snapshot| snapshot.get_metadata().clone()).unwrap_or_default();
+    if applied < metadata.index && applied != 0 {
+        return Err(Fault::TreeBehindSnapshot { applied: LogIndex(applied), snapshot: LogIndex(metadata.index) });
+    }
+    let restored = restore_store(&backend)?;
+    let config = StateConfig {
+        cluster_id: log.cluster_id,
+        member_id: log.member_id,
+        quota_bytes: options.quota_bytes,
+        lease: LessorConfig { hash_seed: host.random_u64(), ..options.lease },
+    };
+    let resume_compaction = restored.resume_compaction;
+    let state = State::open(backend, restored, config)?;
+    let memory = MemoryLog::new(
+        LogIndex(metadata.index),
+        Term(metadata.term),
+        metadata.get_conf_state().clone(),
+        log.replay.hard_state,
+        log.replay.entries,
+    );
+    let mut consensus = Consensus::new(log.member_id, memory, LogIndex(metadata.index), options.timing);
+    consensus.set_election_timeout(host.random_u64());
+    let ids = RequestIds::new(log.member_id, host.wall_time());
+    let entropy = host.random_u64();
+    let replica = Replica::new(options.replica, consensus, log.encoder, state, log.member_id, ids, entropy);
+    Ok(Booted {
+        replica,
+        wal: log.wal,
+        snapshots,
+        snapshot_index: LogIndex(metadata.index),
+        resume_compaction,
+        member_id: log.member_id,
+        cluster_id: log.cluster_id,
+    })
+}
+
+/// A log that is there already.
+async fn reopen<H: Host>(host: &H, options: &BootOptions, snapshots: &SnapshotFiles<H>) -> Result<Log<H>, Fault> {
+    let directory = &options.wal_directory;
+    let known = Wal::valid_snapshots(host, directory).await?;
+    let snapshot = snapshots.load_newest(&known).await?;
+    let from = snapshot.as_ref().map(|snapshot| WalSnapshot {
+        index: LogIndex(snapshot.get_metadata().index),
+        term: Term(snapshot.get_metadata().term),
+        conf_state: Some(snapshot.get_metadata().get_conf_state().clone()),
+    });
+    let (wal, encoder, replay) = Wal::open(host, directory, &from.unwrap_or_default(), options.wal).await?;
+    let metadata = walpb::Metadata::decode(&replay.metadata[..]).map_err(|_| Fault::LogWithoutMetadata(directory.clone()))?;
+    let (member_id, cluster_id) = (MemberId(metadata.node_id()), ClusterId(metadata.cluster_id()));
+    tracing::info!(
+        "cluster-id" = format!("{cluster_id:x}"),
+        "local-member-id" = format!("{member_id:x}"),
+        "commit-index" = replay.hard_state.commit,
+        "restarting local member"
+    );
+    Ok(Log { wal, encoder, replay, member_id, cluster_id, snapshot })
+}
+
+/// A new cluster's log: its metadata, and the entry that adds its first member, which counts as committed (raft's
+/// bootstrap as etcd does it).
+async fn found<H: Host>(host: &H, options: &BootOptions) -> Result<Log<H>, Fault> {
+    let cluster = &options.cluster;
+    let member_id = member::initial_member_id(&cluster.peer_urls, &cluster.token);
+    let cluster_id = member::cluster_id(&[member_id]);
+    let metadata = walpb::Metadata { node_id: Some(member_id.0), cluster_id: Some(cluster_id.0) };
+    let (wal, mut encoder) =
+        Wal::create(host, &options.wal_directory, &metadata.encode_to_vec(), options.wal).await?;
+    let change = raftpb::ConfChange {
+        id: Some(0),
+        r#type: Some(raftpb::ConfChangeType::ConfChangeAddNode as i32),
+        node_id: Some(member_id.0),
+        context: Some(member::new_member_context(member_id, &cluster.peer_urls)),
+    };
+    let entry = Entry {
+        entry_type: EntryType::EntryConfChange,
+        term: 1,
+        index: 1,
+        data: Bytes::from(change.encode_to_vec()),
+        ..Entry::default()
+    };
+    let hard_state = HardState { term: 1, commit: 1, ..HardState::default() };
+    encoder.append(std::slice::from_ref(&entry), Some(&hard_state));
+    let batch = encoder.seal(|len| wal.buffer(len)).expect("an entry has gathered");
+    wal.write(batch).await?;
+    tracing::info!(
+        "cluster-id" = format!("{cluster_id:x}"),
+        "local-member-id" = format!("{member_id:x}"),
+        "starting local member"
+    );
+    let replay = Replay { hard_state, entries: vec![entry], ..Replay::default() };
+    Ok(Log { wal, encoder, replay, member_id, cluster_id, snapshot: None })
+}
+
+/// The applied index that the tree holds; 0 if it was never saved.
+fn applied_index<M: Map>(backend: &Backend<M>) -> Result<u64, Fault> {
+    let stored = backend.get(Bucket::Meta, b"consistent_index").map_err(Fault::Page)?;
+    Ok(stored.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes))
+}
+
+/// Rebuilds the store from the tree: one ordered scan.
+fn restore_store<M: Map>(backend: &Backend<M>) -> Result<Restored, Fault> {
+    let mark = |key: &[u8]| -> Result<Option<i64>, Fault> {
+        Ok(backend.get(Bucket::Meta, key).map_err(Fault::Page)?.and_then(decode_compaction_mark))
+    };
+    let marks = CompactionMarks { scheduled: mark(b"scheduledCompactRev")?, finished: mark(b"finishedCompactRev")? };
+    let mut restore = Restore::new(marks);
+    let root = backend.pin();
+    let mut cursor = root.cursor(Bucket::Key);
+    let mut element = cursor.seek(&[]).map_err(Fault::Page)?;
+    while let Some(record) = element {
+        restore.feed(record.key, record.value)?;
+        element = cursor.next().map_err(Fault::Page)?;
+    }
+    Ok(restore.finish())
+}
+
+/// Whether the members of a log are more than one: such a member needs its peers, which are later work.
+pub fn has_other_voters(conf_state: &ConfState, member_id: MemberId) -> bool {
+    conf_state.voters.iter().any(|voter| *voter != member_id.0)
+}
+
+/// What a path is called in messages.
+pub fn shown(path: &Path) -> String {
+    path.display().to_string()
+}
