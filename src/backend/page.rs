@@ -136,6 +136,18 @@ impl<'a> Page<'a> {
         self.id
     }
 
+    /// Where it begins in the file, in bytes.
+    pub(super) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// A leaf element's flags.
+    #[inline]
+    pub(super) fn flags(&self, index: usize) -> Result<u32, Fault> {
+        debug_assert!(self.is_leaf);
+        Ok(u32_at(self.entry(index)?, 0).unwrap_or(0))
+    }
+
     pub(super) fn bytes(&self) -> &'a [u8] {
         self.bytes
     }

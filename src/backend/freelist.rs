@@ -1,0 +1,235 @@
+//! Which pages may be used, and where new ones go: together, wherever there is room for that, since scattered writes
+//! cost the log's tail a factor of ten.
+//!
+//! A page that transaction `n` gave up was reachable from versions before `n`. It is pending until none of these lives.
+
+use std::collections::{BTreeMap, VecDeque};
+
+/// Free and pending pages.
+#[derive(Debug, Default)]
+pub(super) struct Freelist {
+    /// First page of each free extent, and its length. Neighbours are joined.
+    extents: BTreeMap<u64, u64>,
+    free_count: u64,
+    /// Transaction and the runs that it gave up, in order of transactions.
+    pending: VecDeque<(u64, Vec<Run>)>,
+    pending_count: u64,
+}
+
+/// Pages that belong together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Run {
+    pub(super) id: u64,
+    pub(super) count: u64,
+}
+
+/// Free extents shorter than this are left for small commits, as long as they do not add up: 64 KiB of 4 KiB pages.
+const RUN_PAGES_MIN: u64 = 16;
+/// Short extents are used by large commits, too, when they make up more than this part of the file.
+const SCATTERED_PART_MAX: u64 = 4;
+
+impl Freelist {
+    /// A list with the pages for which `is_used` says no, from 2 up to `high_water`.
+    pub(super) fn rebuild(high_water: u64, is_used: impl Fn(u64) -> bool) -> Freelist {
+        let mut list = Freelist::default();
+        let mut start = None;
+        for id in 2..=high_water {
+            let is_free = id < high_water && !is_used(id);
+            match (start, is_free) {
+                (None, true) => start = Some(id),
+                (Some(id_first), false) => {
+                    list.extents.insert(id_first, id - id_first);
+                    list.free_count += id - id_first;
+                    start = None;
+                }
+                _ => {}
+            }
+        }
+        list
+    }
+
+    /// Pages that may be used now.
+    pub(super) fn free_count(&self) -> u64 {
+        self.free_count
+    }
+
+    /// Pages that some version may still need.
+    #[cfg(test)]
+    pub(super) fn pending_count(&self) -> u64 {
+        self.pending_count
+    }
+
+    /// Free extents, ascending.
+    pub(super) fn extents(&self) -> impl Iterator<Item = Run> {
+        self.extents.iter().map(|(id, count)| Run { id: *id, count: *count })
+    }
+
+    /// Pages given up by transaction `txid`, the newest so far.
+    pub(super) fn free(&mut self, txid: u64, runs: Vec<Run>) {
+        assert!(self.pending.back().is_none_or(|(newest, _)| *newest < txid));
+        self.pending_count += runs.iter().map(|run| run.count).sum::<u64>();
+        if !runs.is_empty() {
+            self.pending.push_back((txid, runs));
+        }
+    }
+
+    /// Frees what was given up by `txid` and before: no version older than `txid` lives.
+    pub(super) fn release(&mut self, txid: u64) {
+        while let Some((_, runs)) = self.pending.pop_front_if(|(freed_by, _)| *freed_by <= txid) {
+            for run in runs {
+                self.pending_count -= run.count;
+                self.insert(run);
+            }
+        }
+    }
+
+    fn insert(&mut self, run: Run) {
+        let mut run = run;
+        self.free_count += run.count;
+        if let Some((before, count)) = self
+            .extents
+            .range(..run.id)
+            .next_back()
+            .map(|(id, count)| (*id, *count))
+        {
+            assert!(before + count <= run.id, "page {} freed twice", run.id);
+            if before + count == run.id {
+                run = Run {
+                    id: before,
+                    count: count + run.count,
+                };
+            }
+        }
+        let end = run.id + run.count;
+        if let Some((after, count)) = self.extents.range(run.id + 1..).next().map(|(id, count)| (*id, *count)) {
+            assert!(end <= after, "page {after} freed twice");
+            if end == after {
+                self.extents.remove(&after);
+                run.count += count;
+            }
+        }
+        self.extents.insert(run.id, run.count);
+    }
+
+    fn remove(&mut self, extent: Run, count: u64) {
+        assert!(count <= extent.count);
+        self.extents.remove(&extent.id);
+        if count < extent.count {
+            self.extents.insert(extent.id + count, extent.count - count);
+        }
+        self.free_count -= count;
+    }
+
+    /// Places runs of the given lengths, in their order: their first pages. All in one extent, the smallest that has room;
+    /// else in the longest extents there are; what is left goes to the end of the file.
+    pub(super) fn place(&mut self, counts: &[u64], high_water: &mut u64) -> Vec<u64> {
+        let total: u64 = counts.iter().sum();
+        let mut placed = Vec::with_capacity(counts.len());
+        let best = self
+            .extents()
+            .filter(|extent| extent.count >= total)
+            .min_by_key(|extent| extent.count);
+        let candidates = match best {
+            Some(extent) => vec![extent],
+            None => self.place_candidates(),
+        };
+        let mut counts = counts.iter().copied().peekable();
+        for extent in candidates {
+            let mut taken = 0;
+            while let Some(count) = counts.next_if(|count| taken + count <= extent.count) {
+                placed.push(extent.id + taken);
+                taken += count;
+            }
+            if taken > 0 {
+                self.remove(extent, taken);
+            }
+            if counts.peek().is_none() {
+                break;
+            }
+        }
+        for count in counts {
+            placed.push(*high_water);
+            *high_water += count;
+        }
+        placed
+    }
+
+    /// Extents worth using for a commit that does not fit into any, the longest first.
+    fn place_candidates(&self) -> Vec<Run> {
+        let scattered: u64 = self
+            .extents()
+            .filter(|extent| extent.count < RUN_PAGES_MIN)
+            .map(|extent| extent.count)
+            .sum();
+        let total = self.extents.last_key_value().map_or(0, |(id, count)| id + count);
+        let count_min = if scattered > total / SCATTERED_PART_MAX {
+            1
+        } else {
+            RUN_PAGES_MIN
+        };
+        let mut candidates: Vec<_> = self.extents().filter(|extent| extent.count >= count_min).collect();
+        candidates.sort_unstable_by_key(|extent| (u64::MAX - extent.count, extent.id));
+        candidates
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn a_commit_goes_to_the_smallest_extent_that_has_room_for_all_of_it() {
+        let mut list = Freelist::rebuild(100, |id| {
+            !(10..15).contains(&id) && !(20..30).contains(&id) && !(50..90).contains(&id)
+        });
+        assert_eq!(list.free_count(), 55);
+        let mut high_water = 100;
+        assert_eq!(list.place(&[1, 3, 2], &mut high_water), [20, 21, 24]);
+        assert_eq!(list.place(&[1, 1], &mut high_water), [26, 27]);
+        // Too long for any: the long extent is used up, short ones are spared, the rest goes to the end.
+        assert_eq!(list.place(&[39, 5], &mut high_water), [50, 100]);
+        assert_eq!(high_water, 105);
+    }
+
+    #[test]
+    fn pages_are_pending_while_an_older_version_lives() {
+        let mut list = Freelist::default();
+        list.free(5, vec![Run { id: 10, count: 2 }]);
+        list.free(6, vec![Run { id: 12, count: 1 }]);
+        list.release(4);
+        assert_eq!((list.free_count(), list.pending_count()), (0, 3));
+        list.release(5);
+        assert_eq!((list.free_count(), list.pending_count()), (2, 1));
+        list.release(9);
+        assert_eq!(list.extents().collect::<Vec<_>>(), [Run { id: 10, count: 3 }]);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn no_page_is_given_twice_and_none_is_lost(steps in prop::collection::vec((prop::collection::vec(1u64..9, 1..12), any::<u32>()), 1..40)) {
+            let mut list = Freelist::default();
+            let mut high_water = 2;
+            let mut used: Vec<Run> = Vec::new();
+            for (txid, (counts, choice)) in steps.into_iter().enumerate() {
+                let txid = txid as u64 + 1;
+                list.release(txid.saturating_sub(u64::from(choice % 3)));
+                let placed = list.place(&counts, &mut high_water);
+                prop_assert_eq!(placed.len(), counts.len());
+                used.extend(placed.into_iter().zip(&counts).map(|(id, count)| Run { id, count: *count }));
+                let kept = (choice as usize) % (used.len() + 1);
+                list.free(txid, used.split_off(kept));
+                let mut seen = BTreeSet::new();
+                for run in used.iter().copied().chain(list.extents()) {
+                    for id in run.id..run.id + run.count {
+                        prop_assert!(id < high_water);
+                        prop_assert!(seen.insert(id));
+                    }
+                }
+                prop_assert_eq!(seen.len() as u64 + list.pending_count(), high_water - 2);
+            }
+        }
+    }
+}
