@@ -117,3 +117,72 @@ impl Drop for Slot {
         self.0.freed.notify();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        future::poll_fn,
+        io::{Read, Write},
+        net::TcpStream,
+    };
+
+    use super::*;
+    use crate::{
+        host::Stream,
+        ring::{RingStream, executor::run_test},
+    };
+
+    async fn echo_once(mut stream: RingStream) {
+        let mut buffer = [0; 64];
+        while let Ok(count @ 1..) = poll_fn(|context| stream.poll_read(context, &mut buffer)).await {
+            let written = poll_fn(|context| stream.poll_write(context, &buffer[..count])).await;
+            assert_eq!(written.unwrap(), count);
+        }
+    }
+
+    fn say(socket: &mut TcpStream) -> io::Result<[u8; 2]> {
+        let mut answer = [0; 2];
+        socket.write_all(b"hi")?;
+        socket.read_exact(&mut answer)?;
+        Ok(answer)
+    }
+
+    #[test]
+    fn connections_beyond_the_bound_wait_until_one_ends() {
+        run_test(|host| async move {
+            let listener = host.net().listen("127.0.0.1:0".parse().unwrap()).unwrap();
+            let address = listener.local_address().unwrap();
+            let stop = Stop::new();
+            let stop_after = stop.clone();
+            let clients = std::thread::spawn(move || {
+                let connect = || {
+                    let socket = TcpStream::connect(address).unwrap();
+                    socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+                    socket
+                };
+                let (mut first, mut second, mut third) = (connect(), connect(), connect());
+                assert_eq!(say(&mut first).unwrap(), *b"hi");
+                assert_eq!(say(&mut second).unwrap(), *b"hi");
+                assert!(say(&mut third).is_err(), "in the backlog");
+                drop(first);
+                third.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+                let mut answer = [0; 2];
+                third.read_exact(&mut answer).unwrap();
+                assert_eq!(answer, *b"hi");
+                stop_after.request();
+            });
+            let config = AcceptConfig { connections_max: 2 };
+            serve(&host, listener, config, &stop, |stream, _| echo_once(stream)).await;
+            clients.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn errors_of_one_connection_are_told_from_our_own() {
+        let error = io::Error::from_raw_os_error;
+        assert!(is_of_one_connection(&error(libc::ECONNABORTED)));
+        for ours in [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::EBADF] {
+            assert!(!is_of_one_connection(&error(ours)));
+        }
+    }
+}

@@ -133,3 +133,56 @@ impl Node {
         results.into_iter().collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    };
+
+    use super::*;
+    use crate::host::{Host, mailbox};
+
+    #[test]
+    fn every_role_runs_and_the_end_of_home_stops_the_others() {
+        let allowed = placement::allowed_cores().unwrap();
+        let cores = Cores {
+            home: None,
+            fronts: allowed.iter().copied().take(1).collect(),
+            store: allowed.iter().copied().collect(),
+        };
+        let ended = Arc::new(AtomicUsize::new(0));
+        let (front_ended, store_ended) = (Arc::clone(&ended), Arc::clone(&ended));
+        let (mut to_store, mut from_home) = mailbox::<u32>(4);
+        let (answers, answer) = mpsc::channel();
+        let stop = Stop::new();
+        let node = start(
+            &cores,
+            &stop,
+            move |_, _| async move {
+                to_store.send(7).await.unwrap();
+            },
+            move |_, host: RingHost, stop: Stop| {
+                let ended = Arc::clone(&front_ended);
+                async move {
+                    stop.requested(&host).await;
+                    ended.fetch_add(1, Ordering::Relaxed);
+                }
+            },
+            move |host, stop| async move {
+                answers.send(from_home.receive().await).unwrap();
+                stop.requested(&host).await;
+                assert!(host.now() > crate::base::Monotonic(0));
+                store_ended.fetch_add(1, Ordering::Relaxed);
+            },
+        )
+        .unwrap();
+        assert_eq!(node.executors().count(), 2);
+        node.join().unwrap();
+        assert_eq!(answer.recv().unwrap(), Some(7));
+        assert_eq!(ended.load(Ordering::Relaxed), 2);
+        assert!(stop.is_requested());
+    }
+}

@@ -114,3 +114,93 @@ fn raise_default(signal: i32) {
         thread::sleep(std::time::Duration::from_secs(1));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{BufRead, BufReader},
+        os::unix::process::ExitStatusExt,
+        process::{Child, Command, Stdio},
+        time::Duration,
+    };
+
+    use super::*;
+
+    // The child's test runs on its main thread (one test thread), so that no thread of the harness takes the signals.
+    const CHILD: &str = "RINGD_TEST_SIGNALS";
+
+    /// Not a test of its own: the process that the tests below send signals to.
+    #[test]
+    fn child() {
+        let Ok(role) = std::env::var(CHILD) else {
+            return;
+        };
+        let stop = Stop::new();
+        let signals = Signals::install(stop.clone()).unwrap();
+        eprintln!("ready");
+        if role == "panics" {
+            crate::node::abort_on_panic();
+            let _ = thread::spawn(|| panic!("a bug")).join();
+        }
+        while !stop.is_requested() {
+            thread::sleep(Duration::from_millis(5));
+        }
+        eprintln!("stopping");
+        if role == "hangs" {
+            thread::sleep(Duration::from_secs(20));
+        }
+        signals.end();
+    }
+
+    fn start_child(role: &str) -> (Child, thread::JoinHandle<Vec<String>>) {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "node::signals::tests::child",
+                "--nocapture",
+                "--test-threads=1",
+            ])
+            .env(CHILD, role)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        assert!(lines.any(|line| line.unwrap().contains("ready")));
+        // Read to the end, so that the child can go on writing.
+        let rest = thread::spawn(move || lines.map_while(Result::ok).collect());
+        (child, rest)
+    }
+
+    fn send(child: &Child, signal: i32) {
+        // SAFETY: sends a signal to a process of ours that has not been waited for yet.
+        assert_eq!(unsafe { libc::kill(child.id() as i32, signal) }, 0);
+    }
+
+    #[test]
+    fn the_first_signal_stops_in_order_and_the_process_ends_by_it() {
+        for signal in [libc::SIGTERM, libc::SIGINT] {
+            let (mut child, rest) = start_child("stops");
+            send(&child, signal);
+            assert_eq!(child.wait().unwrap().signal(), Some(signal));
+            assert!(rest.join().unwrap().iter().any(|line| line == "stopping"));
+        }
+    }
+
+    #[test]
+    fn a_second_signal_ends_the_process_at_once() {
+        let (mut child, _) = start_child("hangs");
+        send(&child, libc::SIGTERM);
+        thread::sleep(Duration::from_millis(100));
+        send(&child, libc::SIGTERM);
+        assert_eq!(child.wait().unwrap().code(), Some(128 + libc::SIGTERM));
+    }
+
+    #[test]
+    fn a_panic_in_any_thread_ends_the_process() {
+        let (mut child, rest) = start_child("panics");
+        assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGABRT));
+        let rest = rest.join().unwrap().join("\n");
+        assert!(rest.contains("panic in thread") && rest.contains("a bug"), "{rest}");
+    }
+}

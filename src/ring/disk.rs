@@ -59,7 +59,7 @@ impl RingDisk {
     async fn open_on_ring(&self, path: &Path, mode: OpenMode) -> io::Result<RingFile> {
         let mut options = OpenOptions::new();
         options.write(true).custom_flags(files::durable_flags(mode));
-        let device = self.with_path(path, |path| std::fs::metadata(path)).await?.dev();
+        let device = self.with_path(path, std::fs::metadata).await?.dev();
         if !self.settled.borrow().contains(&device) {
             // The first file opened on a device decides, by a trial read, whether glommio polls it for completions. It
             // must not: a polling core starves the device's own work. And a trial on an empty file succeeds for lack of
