@@ -261,7 +261,8 @@ impl<T: Tree> State<T> {
         }
     }
 
-    pub(super) fn header_message(&self) -> ResponseHeader {
+    /// The response header as it stands now.
+    pub fn header_message(&self) -> ResponseHeader {
         self.header.message(self.store.current_revision())
     }
 

@@ -4,14 +4,17 @@ use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 
 use crate::{
+    backend::SnapshotPart,
     base::RequestId,
+    host::Sender,
     propose::method::Method,
     wire::{
         proto::etcdserverpb::{
-            AlarmRequest, CompactionRequest, DeleteRangeRequest, HashKvRequest, LeaseGrantRequest,
-            LeaseKeepAliveRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest, MemberListRequest, PutRequest,
-            RangeRequest, TxnRequest,
+            AlarmRequest, CompactionRequest, DeleteRangeRequest, HashKvRequest, LeaseCheckpointRequest,
+            LeaseGrantRequest, LeaseKeepAliveRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest, MemberListRequest,
+            PutRequest, RangeRequest, TxnRequest,
         },
+        proto::membershippb::{ClusterMemberAttrSetRequest, ClusterVersionSetRequest},
         status::Status,
     },
 };
@@ -71,6 +74,12 @@ pub enum Write {
     LeaseGrant(LeaseGrantRequest),
     LeaseRevoke(LeaseRevokeRequest),
     Alarm(AlarmRequest),
+    /// Of the leader's own: what is left of leases.
+    LeaseCheckpoint(LeaseCheckpointRequest),
+    /// Of the leader's own.
+    ClusterVersionSet(ClusterVersionSetRequest),
+    /// Of a member's own: its name and where clients reach it.
+    ClusterMemberAttrSet(ClusterMemberAttrSetRequest),
 }
 
 /// What is answered without the log; linearizable unless it says otherwise.
@@ -99,8 +108,8 @@ pub enum FileWork {
     Hash,
     HashKv(HashKvRequest),
     Defragment,
-    /// A stream of messages; the driver of snapshots answers.
-    Snapshot,
+    /// The file as a stream, for whoever holds the other end; there is no answer besides.
+    Snapshot(Sender<SnapshotPart>),
 }
 
 /// Field numbers of `InternalRaftRequest`.
@@ -112,6 +121,9 @@ mod field {
     pub const LEASE_GRANT: u32 = 8;
     pub const LEASE_REVOKE: u32 = 9;
     pub const ALARM: u32 = 10;
+    pub const LEASE_CHECKPOINT: u32 = 11;
+    pub const CLUSTER_VERSION_SET: u32 = 1300;
+    pub const CLUSTER_MEMBER_ATTR_SET: u32 = 1301;
     pub const HEADER: u32 = 100;
     pub const HEADER_ID: u32 = 1;
 }
@@ -123,7 +135,7 @@ impl Write {
         length_delimited_len(field, message_len) + length_delimited_len(field::HEADER, header_len(request_id))
     }
 
-    /// Appends the request as a log entry's data, an `InternalRaftRequest` with the fields in etcd's order, to `arena`,
+    /// Appends the request as a log entry's data, an `InternalRaftRequest`, to `arena`,
     /// and splits it off. Entries encoded into one arena share its memory.
     pub fn encode(&self, request_id: RequestId, arena: &mut BytesMut) -> Bytes {
         arena.reserve(self.encoded_len(request_id));
@@ -137,6 +149,9 @@ impl Write {
             Write::LeaseGrant(request) => request.encode_raw(arena),
             Write::LeaseRevoke(request) => request.encode_raw(arena),
             Write::Alarm(request) => request.encode_raw(arena),
+            Write::LeaseCheckpoint(request) => request.encode_raw(arena),
+            Write::ClusterVersionSet(request) => request.encode_raw(arena),
+            Write::ClusterMemberAttrSet(request) => request.encode_raw(arena),
         }
         put_length_delimited_key(field::HEADER, header_len(request_id), arena);
         prost::encoding::uint64::encode(field::HEADER_ID, &request_id.0, arena);
@@ -152,6 +167,9 @@ impl Write {
             Write::LeaseGrant(request) => (field::LEASE_GRANT, request.encoded_len()),
             Write::LeaseRevoke(request) => (field::LEASE_REVOKE, request.encoded_len()),
             Write::Alarm(request) => (field::ALARM, request.encoded_len()),
+            Write::LeaseCheckpoint(request) => (field::LEASE_CHECKPOINT, request.encoded_len()),
+            Write::ClusterVersionSet(request) => (field::CLUSTER_VERSION_SET, request.encoded_len()),
+            Write::ClusterMemberAttrSet(request) => (field::CLUSTER_MEMBER_ATTR_SET, request.encoded_len()),
         }
     }
 }

@@ -9,14 +9,14 @@ use super::{
     scans::Scans,
 };
 use crate::{
-    apply::Tree,
     backend::Backend,
-    base::{Monotonic, Reject},
+    base::{LeaseId, MemberId, Monotonic, Reject},
     host::Map,
+    lease::Renewal,
     mvcc::RangeQuery,
-    propose::{Call, Read, Reply, Request, Ticket},
+    propose::{Call, Read, Reply, Request, Ticket, Write},
     wire::proto::etcdserverpb::{
-        DowngradeInfo, LeaseKeepAliveResponse, MemberListRequest, RangeRequest, StatusResponse,
+        DowngradeInfo, LeaseCheckpoint, LeaseCheckpointRequest, MemberListRequest, RangeRequest, StatusResponse,
     },
 };
 
@@ -28,6 +28,8 @@ const KEYS_AT_ONCE_MAX: u64 = 256;
 pub struct Facts {
     /// etcd's version that this server stands for, e.g. `3.6.14`.
     pub version: String,
+    /// The data's version as 3.6 tells it, e.g. `3.5.0`.
+    pub storage_version: String,
     /// Bytes that the database may have (`--quota-backend-bytes`); 0 for no bound.
     pub quota_bytes: u64,
 }
@@ -50,9 +52,16 @@ pub fn read<M: Map>(
             None => return,
         },
         Read::Txn(request) => replica.state().read_txn(&request),
-        Read::LeaseKeepAlive(request) => keep_alive(replica, request.id, now),
+        Read::LeaseKeepAlive(request) => {
+            let id = request.id;
+            let call = Call { ticket: call.ticket, request: Request::Read(Read::LeaseKeepAlive(request)) };
+            match keep_alive(replica, call, id, now) {
+                Some(outcome) => outcome,
+                None => return,
+            }
+        }
         Read::LeaseTimeToLive(request) => replica.state().lease_time_to_live(&request, now),
-        Read::LeaseLeases => replica.state().lease_leases(),
+        Read::LeaseLeases => Ok(replica.state().lease_leases()),
         Read::MemberList(MemberListRequest { .. }) => Ok(replica.state().member_list()),
         Read::Status => Ok(status(replica, facts)),
         Read::Barrier { .. } => Ok(Bytes::new()),
@@ -82,27 +91,43 @@ fn range<M: Map>(
     if is_short {
         return Some(state.read_range(request));
     }
-    // The gates are those of `read_range`; what is left is the walk.
-    if let Err(reject) = state.may_read() {
-        return Some(Err(reject));
-    }
     match state.store().range_begin(&query) {
         Err(reject) => Some(Err(reject)),
         Ok(scan) => {
-            let header = state.encoded_header();
+            let header = state.encoded_header(state.store().current_revision());
             scans.begin_range(replica, ticket, scan, header, request.keys_only);
             None
         }
     }
 }
 
-fn keep_alive<M: Map>(replica: &mut Replica<Backend<M>>, lease_id: i64, now: Monotonic) -> Result<Bytes, Reject> {
+/// `None` if the renewal waits for a checkpoint to be taken back.
+fn keep_alive<M: Map>(
+    replica: &mut Replica<Backend<M>>,
+    call: Call,
+    lease_id: i64,
+    now: Monotonic,
+) -> Option<Result<Bytes, Reject>> {
     if !replica.consensus().is_leader() {
-        return Err(Reject::NoLeader);
+        return Some(Err(Reject::NoLeader));
     }
-    let header = replica.state().header();
-    let ttl = replica.state_mut().lease_renew(crate::base::LeaseId(lease_id), now)?;
-    Ok(LeaseKeepAliveResponse { header: Some(header), id: lease_id, ttl }.encode_to_vec().into())
+    let revision = replica.state().store().current_revision();
+    let ttl = match replica.state_mut().lessor_mut().renew(LeaseId(lease_id), now) {
+        Renewal::Renewed { ttl } => ttl,
+        Renewal::NotFound => 0,
+        Renewal::NotPrimary => return Some(Err(Reject::NoLeader)),
+        Renewal::AwaitRevocation => {
+            replica.postpone_renewal(call);
+            return None;
+        }
+        Renewal::ClearCheckpoint => {
+            let checkpoints = vec![LeaseCheckpoint { id: lease_id, remaining_ttl: 0 }];
+            let clear = Write::LeaseCheckpoint(LeaseCheckpointRequest { checkpoints });
+            replica.propose_before(&clear, call, now);
+            return None;
+        }
+    };
+    Some(Ok(replica.state().lease_keep_alive_response(LeaseId(lease_id), revision, ttl)))
 }
 
 fn status<M: Map>(replica: &Replica<Backend<M>>, facts: &Facts) -> Bytes {
@@ -111,9 +136,12 @@ fn status<M: Map>(replica: &Replica<Backend<M>>, facts: &Facts) -> Bytes {
     if consensus.leader().is_none() {
         errors.push("etcdserver: no leader".to_owned());
     }
-    errors.extend(state.alarms_described());
+    for alarm in state.alarms().list(0) {
+        let member = MemberId(alarm.member_id);
+        errors.push(format!("memberID:{} alarm:{} ", member.0, alarm.alarm().as_str_name()));
+    }
     let response = StatusResponse {
-        header: Some(state.header()),
+        header: Some(state.header_message()),
         version: facts.version.clone(),
         db_size: state.tree().size() as i64,
         leader: consensus.leader().map_or(0, |leader| leader.0),
@@ -123,7 +151,7 @@ fn status<M: Map>(replica: &Replica<Backend<M>>, facts: &Facts) -> Bytes {
         errors,
         db_size_in_use: state.tree().size_in_use() as i64,
         is_learner: false,
-        storage_version: state.storage_version(),
+        storage_version: facts.storage_version.clone(),
         db_size_quota: facts.quota_bytes as i64,
         downgrade_info: Some(DowngradeInfo { enabled: false, target_version: String::new() }),
     };

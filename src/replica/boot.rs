@@ -1,7 +1,7 @@
 //! From a data directory to a replica that can take its first turn: finds out what is there, checks that it belongs
 //! together, and reads it back. The order is etcd's: the newest `.snap` that the log knows, the log behind it, the tree.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use bytes::Bytes;
 use prost::Message;
@@ -12,16 +12,16 @@ use super::{
     cycle::{Replica, ReplicaOptions},
 };
 use crate::{
-    apply::{State, StateConfig},
+    apply::{self, EntryAt, State, StateConfig},
     backend::{Backend, Bucket},
     base::{ClusterId, LogIndex, MemberId, Term},
     host::{Host, Map},
     lease::LessorConfig,
-    member,
-    mvcc::{CompactionMarks, Restore, Restored, decode_compaction_mark},
+    member::{self, ClusterVersion, Member, Membership},
+    mvcc::{Restore, Restored},
     propose::RequestIds,
     raft::{Consensus, MemoryLog, Timing},
-    snapshot::SnapshotFiles,
+    snapshot::{SnapshotFiles, v2store},
     wal::{LogEncoder, Replay, Wal, WalOptions, WalSnapshot},
     wire::proto::{raftpb, walpb},
 };
@@ -45,6 +45,8 @@ pub struct BootOptions {
     pub lease: LessorConfig,
     /// Bytes that the database may have; `None` for no bound.
     pub quota_bytes: Option<u64>,
+    /// Learners that the cluster may have.
+    pub learners_max: usize,
 }
 
 /// The members that a new cluster is made of. A lone one, until clusters come.
@@ -107,6 +109,9 @@ pub async fn boot<H: Host, M: Map>(
         cluster_id: log.cluster_id,
         member_id: log.member_id,
         quota_bytes: options.quota_bytes,
+        learners_max: options.learners_max,
+        snapshot: EntryAt { index: LogIndex(metadata.index), term: Term(metadata.term) },
+        snapshot_members: snapshot_members(log.snapshot.as_ref())?,
         lease: LessorConfig { hash_seed: host.random_u64(), ..options.lease },
     };
     let resume_compaction = restored.resume_compaction;
@@ -160,16 +165,17 @@ async fn reopen<H: Host>(host: &H, options: &BootOptions, snapshots: &SnapshotFi
 /// bootstrap as etcd does it).
 async fn found<H: Host>(host: &H, options: &BootOptions) -> Result<Log<H>, Fault> {
     let cluster = &options.cluster;
-    let member_id = member::initial_member_id(&cluster.peer_urls, &cluster.token);
-    let cluster_id = member::cluster_id(&[member_id]);
+    let member_id = member::ids::initial_member_id(&cluster.peer_urls, &cluster.token);
+    let cluster_id = member::ids::cluster_id(&[member_id]);
     let metadata = walpb::Metadata { node_id: Some(member_id.0), cluster_id: Some(cluster_id.0) };
     let (wal, mut encoder) =
         Wal::create(host, &options.wal_directory, &metadata.encode_to_vec(), options.wal).await?;
+    let member = Member { id: member_id, peer_urls: cluster.peer_urls.clone(), ..Member::default() };
     let change = raftpb::ConfChange {
         id: Some(0),
         r#type: Some(raftpb::ConfChangeType::ConfChangeAddNode as i32),
         node_id: Some(member_id.0),
-        context: Some(member::new_member_context(member_id, &cluster.peer_urls)),
+        context: Some(member::json::add_context(&member, false)),
     };
     let entry = Entry {
         entry_type: EntryType::EntryConfChange,
@@ -199,27 +205,35 @@ fn applied_index<M: Map>(backend: &Backend<M>) -> Result<u64, Fault> {
 
 /// Rebuilds the store from the tree: one ordered scan.
 fn restore_store<M: Map>(backend: &Backend<M>) -> Result<Restored, Fault> {
-    let mark = |key: &[u8]| -> Result<Option<i64>, Fault> {
-        Ok(backend.get(Bucket::Meta, key).map_err(Fault::Page)?.and_then(decode_compaction_mark))
-    };
-    let marks = CompactionMarks { scheduled: mark(b"scheduledCompactRev")?, finished: mark(b"finishedCompactRev")? };
-    let mut restore = Restore::new(marks);
+    let mut restore = Restore::new(apply::compaction_marks(backend));
     let root = backend.pin();
     let mut cursor = root.cursor(Bucket::Key);
-    let mut element = cursor.seek(&[]).map_err(Fault::Page)?;
-    while let Some(record) = element {
-        restore.feed(record.key, record.value)?;
-        element = cursor.next().map_err(Fault::Page)?;
+    let mut next = cursor.seek_first().map_err(Fault::Page)?;
+    while let Some((key, record)) = next {
+        restore.feed(key, record)?;
+        next = cursor.step().map_err(Fault::Page)?;
     }
     Ok(restore.finish())
+}
+
+/// The members as a snapshot has them.
+fn snapshot_members(snapshot: Option<&raft::eraftpb::Snapshot>) -> Result<Membership, Fault> {
+    let Some(snapshot) = snapshot else {
+        return Ok(Membership::default());
+    };
+    let image = v2store::decode(snapshot.get_data()).map_err(Fault::SnapshotData)?;
+    let members = image.members.into_iter().map(|member| Member {
+        id: member.id,
+        name: member.name,
+        peer_urls: member.peer_urls,
+        client_urls: member.client_urls,
+        is_learner: member.is_learner,
+    });
+    let version = image.cluster_version.as_deref().and_then(ClusterVersion::parse);
+    Ok(Membership::restore(members, image.removed, version, None))
 }
 
 /// Whether the members of a log are more than one: such a member needs its peers, which are later work.
 pub fn has_other_voters(conf_state: &ConfState, member_id: MemberId) -> bool {
     conf_state.voters.iter().any(|voter| *voter != member_id.0)
-}
-
-/// What a path is called in messages.
-pub fn shown(path: &Path) -> String {
-    path.display().to_string()
 }

@@ -27,7 +27,7 @@ struct Scheduled {
 }
 
 impl Compactor {
-    /// A compaction was applied. `held` is told when the records are gone.
+    /// A compaction was applied; none stands for a request that only waits. `held` is told when the records are gone.
     pub fn schedule(&mut self, compaction: Option<Compaction>, held: Option<(Ticket, Reply)>) {
         self.scheduled.push_back(Scheduled { compaction, held });
     }
@@ -43,7 +43,7 @@ impl Compactor {
             return;
         };
         if let Some(compaction) = &mut scheduled.compaction {
-            let store = replica.state_mut().store_mut();
+            let (store, _) = replica.state_mut().store_and_tree();
             if !store.compact_slice(compaction, INDEX_KEYS_PER_TURN) {
                 return;
             }

@@ -57,6 +57,8 @@ pub struct Replica<T: Tree> {
     log: LogEncoder,
     state: State<T>,
     waiters: Waiters<Waiter>,
+    /// Renewals of leases that have ended but are not revoked yet.
+    renewals: Vec<Call>,
     waiting_bytes: usize,
     reads: ReadQueue<Call>,
     ids: RequestIds,
@@ -82,6 +84,8 @@ enum Waiter {
     Own,
     /// A client whose request is done, but who is told only when this entry is applied.
     Held(Ticket, Reply),
+    /// A read that goes on when this entry is applied.
+    Read(Box<Call>),
 }
 
 impl<T: Tree> Replica<T> {
@@ -100,6 +104,7 @@ impl<T: Tree> Replica<T> {
             member_id,
             consensus,
             log,
+            renewals: Vec::new(),
             state,
             waiters: Waiters::default(),
             waiting_bytes: 0,
@@ -156,17 +161,6 @@ impl<T: Tree> Replica<T> {
     pub fn propose_own(&mut self, write: &Write, now: Monotonic) {
         let id = self.ids.next_request();
         self.enqueue(id, write, now, Waiter::Own);
-    }
-
-    /// An id for a request whose entry the caller encodes itself.
-    pub fn next_request_id(&mut self) -> RequestId {
-        self.ids.next_request()
-    }
-
-    /// Proposes an entry that the caller has encoded.
-    pub fn propose_entry(&mut self, id: RequestId, entry: Bytes, now: Monotonic) {
-        self.waiters.wait(id, now + self.options.request_timeout, Waiter::Own);
-        self.proposals.push(entry);
     }
 
     fn enqueue(&mut self, id: RequestId, write: &Write, now: Monotonic, waiter: Waiter) {
@@ -254,6 +248,7 @@ impl<T: Tree> Replica<T> {
                 answer = Some((ticket, Reply { stream: ticket.stream, method: ticket.method, outcome }));
             }
             (Some(Waiter::Held(ticket, reply)), _) => outputs.replies.push((ticket, reply)),
+            (Some(Waiter::Read(call)), _) => outputs.reads.push(*call),
             (Some(Waiter::Own) | None, _) => {}
         }
         match applied.effect {
@@ -331,8 +326,14 @@ impl<T: Tree> Replica<T> {
                 outputs.replies.push((ticket, refusal(ticket, reject)));
             }
             Waiter::Held(ticket, reply) => outputs.replies.push((ticket, reply)),
+            Waiter::Read(call) => outputs.replies.push((call.ticket, refusal(call.ticket, reject))),
             Waiter::Own => {}
         }
+    }
+
+    /// Whether the log still has to write something that must be durable.
+    pub fn log_has_unsynced(&self) -> bool {
+        self.write_in_flight.is_some() || self.log.must_sync()
     }
 
     /// The state machine.
@@ -370,6 +371,22 @@ impl<T: Tree> Replica<T> {
         let waiter = held.map_or(Waiter::Own, |(ticket, reply)| Waiter::Held(ticket, reply));
         let id = self.ids.next_request();
         self.enqueue(id, &Write::Alarm(request), now, waiter);
+    }
+
+    /// Proposes something of this member's own, and goes on with `call` when it is applied.
+    pub fn propose_before(&mut self, write: &Write, call: Call, now: Monotonic) {
+        let id = self.ids.next_request();
+        self.enqueue(id, write, now, Waiter::Read(Box::new(call)));
+    }
+
+    /// Puts a lease's renewal aside: the lease has ended, and what becomes of it shows soon.
+    pub fn postpone_renewal(&mut self, call: Call) {
+        self.renewals.push(call);
+    }
+
+    /// Renewals that were put aside are tried again.
+    pub fn retry_renewals(&mut self, outputs: &mut Outputs) {
+        outputs.reads.append(&mut self.renewals);
     }
 
     /// Proposes that a lease that has ended be revoked.

@@ -16,10 +16,11 @@ use super::{
     Fault,
     answer::{self, Facts},
     compactor::Compactor,
-    cycle::Replica,
+    cycle::{Replica, refusal},
     file_work::FileWorks,
-    leases,
+    leases::{self, Identity},
     outputs::{Outputs, Requested},
+    scans::Scans,
 };
 use crate::{
     apply::Effect,
@@ -27,9 +28,10 @@ use crate::{
     base::Monotonic,
     host::{Disk, File, Host, Notify, Receiver, Sender},
     limits,
-    propose::{Call, Reply, Request},
-    rpc::session::Service,
+    propose::{Call, FileWork, Request, Ticket},
+    rpc::desk::Desk,
     wal::{Wal, WalFault, WriteReport},
+    wire::proto::etcdserverpb::AlarmType,
 };
 
 /// The mapping that a host's files give.
@@ -54,12 +56,14 @@ pub struct Home<H: Host, M: crate::host::Map> {
     pub options: LoopOptions,
     /// What never changes in answers.
     pub facts: Facts,
+    /// Who this member is.
+    pub identity: Identity,
     /// Consensus and state.
     pub replica: Replica<Backend<M>>,
     /// The log's files.
     pub wal: Rc<Wal<H>>,
     /// Connections of this core.
-    pub service: Rc<Service>,
+    pub desk: Rc<Desk>,
     /// To the thread that writes the tree's file.
     pub store: Sender<StoreRequest<M>>,
     /// From it.
@@ -71,7 +75,10 @@ pub struct Home<H: Host, M: crate::host::Map> {
 type LogWrite = Pin<Box<dyn Future<Output = Result<WriteReport, WalFault>>>>;
 
 /// What the loop remembers from turn to turn.
-struct Progress {
+struct Progress<M: crate::host::Map> {
+    works: FileWorks<M>,
+    compactor: Compactor,
+    scans: Scans,
     write: Option<LogWrite>,
     outputs: Outputs,
     calls: Vec<Call>,
@@ -97,6 +104,9 @@ struct Woken {
 pub async fn run<H: Host, M: crate::host::Map>(mut home: Home<H, M>) -> Result<Home<H, M>, Fault> {
     let now = home.host.now();
     let mut progress = Progress {
+        works: FileWorks::default(),
+        compactor: Compactor::default(),
+        scans: Scans::default(),
         write: None,
         outputs: Outputs::default(),
         calls: Vec::new(),
@@ -106,11 +116,8 @@ pub async fn run<H: Host, M: crate::host::Map>(mut home: Home<H, M>) -> Result<H
         is_stopping: false,
         timer: None,
     };
-    let mut works = FileWorks::default();
-    let mut compactor = Compactor::default();
     loop {
-        let has_work = compactor.has_work() || home.service.desk.has_calls();
-        let woken = wait(&mut home, &mut progress, &mut works, has_work).await?;
+        let woken = wait(&mut home, &mut progress).await?;
         let now = home.host.now();
         if let Some(result) = woken.written {
             home.record_write(&result?);
@@ -120,15 +127,14 @@ pub async fn run<H: Host, M: crate::host::Map>(mut home: Home<H, M>) -> Result<H
         home.tick(&mut progress, now);
         home.replica.turn(now, &mut progress.outputs)?;
         home.start_write(&mut progress);
-        compactor.step(&mut home.replica, &mut works);
-        home.carry_out(&mut progress, &mut works, &mut compactor, now)?;
-        home.commit(&mut progress, &mut works, now)?;
-        if woken.is_stopped {
-            progress.is_stopping = true;
-        }
+        progress.compactor.step(&mut home.replica, &mut progress.works);
+        progress.scans.step(&mut home.replica, &mut progress.works, &mut progress.outputs);
+        home.carry_out(&mut progress, now);
+        home.commit(&mut progress, now)?;
+        progress.is_stopping |= woken.is_stopped;
         if progress.is_stopping && progress.write.is_none() && !home.replica.state().tree().is_committing() {
             home.replica.stop(&mut progress.outputs);
-            home.carry_out(&mut progress, &mut works, &mut compactor, now)?;
+            home.carry_out(&mut progress, now);
             return Ok(home);
         }
     }
@@ -136,10 +142,9 @@ pub async fn run<H: Host, M: crate::host::Map>(mut home: Home<H, M>) -> Result<H
 
 async fn wait<H: Host, M: crate::host::Map>(
     home: &mut Home<H, M>,
-    progress: &mut Progress,
-    works: &mut FileWorks<M>,
-    has_work: bool,
+    progress: &mut Progress<M>,
 ) -> Result<Woken, Fault> {
+    let has_work = progress.compactor.has_work() || progress.scans.has_work() || home.desk.has_calls();
     let wake_at = progress.next_tick.min(home.commit_due(progress)).min(progress.next_lease_tick);
     if progress.timer.as_ref().is_none_or(|(at, _)| wake_at < *at) {
         progress.timer = Some((wake_at, Box::pin(home.host.sleep_until(wake_at))));
@@ -152,7 +157,7 @@ async fn wait<H: Host, M: crate::host::Map>(
         if has_work && !is_woken {
             context.waker().wake_by_ref();
         }
-        is_woken |= home.service.desk.replica_notify().poll_notified(context).is_ready();
+        is_woken |= home.desk.replica_notify().poll_notified(context).is_ready();
         is_woken |= poll_write(&mut progress.write, &mut woken, context);
         if home.stop.poll_notified(context).is_ready() {
             woken.is_stopped = true;
@@ -162,7 +167,7 @@ async fn wait<H: Host, M: crate::host::Map>(
             let Some(event) = event else {
                 return Poll::Ready(Err(Fault::StoreGone));
             };
-            works.take_event(event, &mut home.replica, &mut progress.outputs)?;
+            progress.works.take_event(event, &mut home.replica, &mut progress.outputs)?;
             is_woken = true;
         }
         if let Some((_, timer)) = &mut progress.timer
@@ -191,29 +196,29 @@ fn poll_write(write: &mut Option<LogWrite>, woken: &mut Woken, context: &mut Con
 }
 
 impl<H: Host, M: crate::host::Map> Home<H, M> {
-    fn take_calls(&mut self, progress: &mut Progress, now: Monotonic) {
-        self.service.desk.take_calls(&mut progress.calls);
+    fn take_calls(&mut self, progress: &mut Progress<M>, now: Monotonic) {
+        self.desk.take_calls(&mut progress.calls);
         for call in progress.calls.drain(..) {
             self.replica.submit(call, now, &mut progress.outputs);
         }
     }
 
-    fn tick(&mut self, progress: &mut Progress, now: Monotonic) {
+    fn tick(&mut self, progress: &mut Progress<M>, now: Monotonic) {
         if now >= progress.next_tick {
             // A late tick is one tick: raft's clock may run slow, never fast.
             progress.next_tick = now + self.options.heartbeat;
             self.replica.tick(now, &mut progress.outputs);
-            self.service.desk.wake_due(now);
+            self.desk.wake_due(now);
         }
         if now >= progress.next_lease_tick {
             progress.next_lease_tick = now + crate::lease::EXPIRY_TICK;
-            leases::tick(&mut self.replica, now);
+            let _expired = leases::tick(&mut self.replica, now, &mut progress.outputs);
         }
     }
 
     /// Begins the next write of the log if there is something to write and the one before has ended. Polled once, so
     /// that it is on its way before this turn's answers are made.
-    fn start_write(&mut self, progress: &mut Progress) {
+    fn start_write(&mut self, progress: &mut Progress<M>) {
         if progress.write.is_some() {
             return;
         }
@@ -223,50 +228,50 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
         }
     }
 
-    fn carry_out(
-        &mut self,
-        progress: &mut Progress,
-        works: &mut FileWorks<M>,
-        compactor: &mut Compactor,
-        now: Monotonic,
-    ) -> Result<(), Fault> {
+    fn carry_out(&mut self, progress: &mut Progress<M>, now: Monotonic) {
         let outputs = &mut progress.outputs;
         for message in outputs.messages.drain(..) {
             // A lone member has nobody to send to; a member of a larger cluster does not get past its start.
             tracing::warn!(?message, "message for a peer dropped");
         }
-        for requested in outputs.effects.drain(..) {
-            self.carry_out_effect(requested, compactor, now);
+        for requested in std::mem::take(&mut outputs.effects) {
+            self.carry_out_effect(requested, &mut progress.compactor, now);
         }
-        let desk = &self.service.desk;
+        let mut reads = std::mem::take(&mut outputs.reads);
+        for call in reads.drain(..) {
+            self.answer(call, progress, now);
+        }
+        let outputs = &mut progress.outputs;
+        outputs.reads = reads;
         for (ticket, reply) in outputs.replies.drain(..) {
-            desk.reply(ticket, reply);
+            self.desk.reply(ticket, reply);
         }
-        for call in outputs.reads.drain(..) {
-            match call.request {
-                Request::File(work) => works.begin(call.ticket, work, &mut self.replica, desk)?,
-                Request::Read(_) => {
-                    if let Some(call) = desk.defer_if_choked(call, limits::CONNECTION_UNSENT_BYTES_MAX) {
-                        answer::read(&mut self.replica, &self.facts, desk, call, now);
-                    }
+    }
+
+    fn answer(&mut self, call: Call, progress: &mut Progress<M>, now: Monotonic) {
+        let outputs = &mut progress.outputs;
+        match call.request {
+            Request::File(work) => begin_file_work(&mut self.replica, progress, call.ticket, work),
+            Request::Read(_) => {
+                if let Some(call) = self.desk.defer_if_choked(call, limits::CONNECTION_UNSENT_BYTES_MAX) {
+                    answer::read(&mut self.replica, &self.facts, &mut progress.scans, call, now, outputs);
                 }
-                Request::Write(_) => unreachable!("writes pass the log"),
             }
+            Request::Write(_) => unreachable!("writes pass the log"),
         }
-        Ok(())
     }
 
     fn carry_out_effect(&mut self, requested: Requested, compactor: &mut Compactor, now: Monotonic) {
         match requested.effect {
-            Effect::TermBegun => leases::begin_term(&mut self.replica, &self.facts, now),
+            Effect::TermBegun => leases::begin_term(&mut self.replica, &self.identity, now),
             Effect::RaiseAlarm(alarm) => self.replica.raise_alarm(alarm, requested.held, now),
-            Effect::AlarmChanged { alarm, member, raised } => {
-                let what = if raised { "alarm raised" } else { "alarm disarmed" };
-                tracing::warn!(alarm = alarm.as_str_name(), from = %format!("{member:x}"), "{what}");
+            Effect::AlarmChanged { alarm, member, is_raised } => {
+                let alarm = AlarmType::try_from(alarm).map_or("unknown", |alarm| alarm.as_str_name());
+                let what = if is_raised { "alarm raised" } else { "alarm disarmed" };
+                tracing::warn!(alarm, from = format!("{member:x}"), "{what}");
             }
-            Effect::Compact { revision, barrier_only, .. } => {
-                compactor.schedule(revision, barrier_only, requested.held);
-            }
+            Effect::Compact { compaction, .. } => compactor.schedule(Some(*compaction), requested.held),
+            Effect::AwaitCompaction { .. } => compactor.schedule(None, requested.held),
             Effect::MembersChanged => tracing::info!("membership changed"),
             Effect::ClusterVersionChanged => tracing::info!("set cluster version"),
             Effect::RemovedSelf => {
@@ -277,7 +282,7 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
     }
 
     /// When the open batch has to go to the store at the latest.
-    fn commit_due(&self, progress: &Progress) -> Monotonic {
+    fn commit_due(&self, progress: &Progress<M>) -> Monotonic {
         let backend = self.replica.state().tree();
         if backend.is_committing() || backend.operations() == 0 {
             return Monotonic(u64::MAX);
@@ -286,17 +291,18 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
     }
 
     /// Hands the open batch to the store when it is time, or when work on the file waits for it.
-    fn commit(&mut self, progress: &mut Progress, works: &mut FileWorks<M>, now: Monotonic) -> Result<(), Fault> {
+    fn commit(&mut self, progress: &mut Progress<M>, now: Monotonic) -> Result<(), Fault> {
         let is_due = now >= self.commit_due(progress);
         let backend = self.replica.state().tree();
         let is_full = backend.operations() >= self.options.commit_operations_max;
-        let is_wanted = is_due || is_full || works.wants_commit() || progress.is_stopping;
-        if is_wanted && !backend.is_committing() && self.store.room() > works.requests_max() {
+        let is_wanted = is_due || is_full || progress.works.wants_commit() || progress.is_stopping;
+        if is_wanted && !backend.is_committing() && self.store.room() > 0 {
             progress.committed_at = now;
-            if let Some(batch) = self.replica.state_mut().seal() {
+            let meta = self.replica.state_mut().seal();
+            if let Some(batch) = self.replica.state_mut().tree_mut().seal(meta) {
                 send(&mut self.store, StoreRequest::Commit(batch))?;
             }
-            works.send(&mut self.store)?;
+            progress.works.send(&mut self.store)?;
         }
         Ok(())
     }
@@ -312,9 +318,20 @@ pub(super) fn send<M: crate::host::Map>(
     store.try_send(request).map_err(|_| Fault::StoreGone)
 }
 
-/// Hands an answer to its connection.
-pub(super) fn reply_to(desk: &crate::rpc::desk::Desk, held: Option<(crate::propose::Ticket, Reply)>) {
-    if let Some((ticket, reply)) = held {
-        desk.reply(ticket, reply);
+/// Begins work on the file. What walks over the index first does so in slices.
+fn begin_file_work<M: crate::host::Map>(
+    replica: &mut Replica<Backend<M>>,
+    progress: &mut Progress<M>,
+    ticket: Ticket,
+    work: FileWork,
+) {
+    match work {
+        FileWork::Hash => progress.works.hash(ticket),
+        FileWork::Defragment => progress.works.defragment(ticket),
+        FileWork::HashKv(request) => match replica.state().store().hash_begin(request.revision) {
+            Ok(job) => progress.scans.begin_hash(replica, ticket, job),
+            Err(reject) => progress.outputs.replies.push((ticket, refusal(ticket, reject))),
+        },
+        FileWork::Snapshot(sink) => progress.works.snapshot(sink),
     }
 }

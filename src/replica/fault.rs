@@ -2,7 +2,7 @@
 
 use std::{fmt, io, path::PathBuf};
 
-use crate::{apply, backend, base::LogIndex, mvcc::RestoreError, wal::WalFault};
+use crate::{apply, backend, base::LogIndex, mvcc::RestoreError, snapshot::v2store::StoreFault, wal::WalFault};
 
 /// Why a member cannot start or go on.
 #[derive(Debug)]
@@ -30,6 +30,8 @@ pub enum Fault {
         /// Where the log begins.
         snapshot: LogIndex,
     },
+    /// The content of the newest `.snap` file.
+    SnapshotData(StoreFault),
     /// The log names other voters.
     OtherVoters,
     /// A file beside the log and the tree.
@@ -53,6 +55,7 @@ impl fmt::Display for Fault {
                 f,
                 "database file's applied index {applied} is behind the snapshot's {snapshot}: it belongs to an older state"
             ),
+            Fault::SnapshotData(fault) => write!(f, "snapshot file: v2 store: {}", fault.0),
             Fault::OtherVoters => {
                 write!(f, "the data directory is of a member of a larger cluster, which is not supported yet")
             }

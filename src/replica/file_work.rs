@@ -14,7 +14,7 @@ use super::{
     outputs::Outputs,
 };
 use crate::{
-    backend::{Backend, JobId, JobResult, StoreEvent, StoreRequest},
+    backend::{Backend, JobId, JobResult, SnapshotPart, StoreEvent, StoreRequest},
     host::{Map, Sender},
     mvcc::{KeyValueHash, KvHasher, PhysicalCompaction},
     propose::{Reply, Ticket},
@@ -31,9 +31,6 @@ pub struct FileWorks<M: Map> {
     next_id: u64,
     commits: u64,
 }
-
-/// Requests that go to the store at a time; the rest waits here.
-pub const REQUESTS_MAX: usize = 16;
 
 enum Running {
     Hash(Ticket),
@@ -72,6 +69,11 @@ impl<M: Map> FileWorks<M> {
         self.start(Running::Defragment(ticket), StoreRequest::Defragment);
     }
 
+    /// `Maintenance.Snapshot`: the store tells `sink` all there is to tell.
+    pub fn snapshot(&mut self, sink: Sender<SnapshotPart>) {
+        self.waiting.push_back(StoreRequest::Snapshot(sink));
+    }
+
     /// The second part of a compaction; without one, `held` only waits for those before it.
     pub fn compact(&mut self, physical: Option<PhysicalCompaction>, held: Option<(Ticket, Reply)>) {
         self.start(Running::Compact(held), |id| StoreRequest::Job(id, Box::new(CompactionJob::new(physical))));
@@ -107,7 +109,7 @@ impl<M: Map> FileWorks<M> {
             }
             StoreEvent::JobDone(id, result) => self.finish_job(id, result, replica, outputs),
             StoreEvent::Hashed(id, report) => {
-                let response = HashResponse { header: Some(replica.state().header()), hash: report.hash };
+                let response = HashResponse { header: Some(replica.state().header_message()), hash: report.hash };
                 self.finish(id, Ok(response.encode_to_vec()), outputs);
             }
             StoreEvent::Defragmented(id, report) => {
@@ -125,7 +127,6 @@ impl<M: Map> FileWorks<M> {
             }
             StoreEvent::JobFailed(_, fault) => return Err(Fault::Page(fault)),
             StoreEvent::Failed(fault) => return Err(Fault::Store(fault)),
-            StoreEvent::SnapshotBegun { .. } | StoreEvent::SnapshotDone(_) | StoreEvent::SnapshotFailed(..) => {}
         }
         Ok(())
     }
@@ -144,7 +145,7 @@ impl<M: Map> FileWorks<M> {
             Running::HashKv(ticket) => {
                 let hash = *result.downcast::<KeyValueHash>().expect("a HashKV job gives a hash");
                 let response = HashKvResponse {
-                    header: Some(replica.state().header()),
+                    header: Some(replica.state().header_message()),
                     hash: hash.hash,
                     compact_revision: hash.compact_revision,
                     hash_revision: hash.revision,
@@ -157,7 +158,7 @@ impl<M: Map> FileWorks<M> {
                     tracing::info!("compact-revision" = revision, deleted = outcome.deleted, "finished scheduled compaction");
                 }
                 if let Some(hash) = outcome.hash {
-                    replica.state_mut().store_mut().hashes.store(hash);
+                    replica.state_mut().store_and_tree().0.hashes.store(hash);
                 }
                 outputs.replies.extend(held);
             }

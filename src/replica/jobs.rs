@@ -35,16 +35,16 @@ impl<M: Map> Records for TreeRecords<'_, M> {
 
     fn scan(&self, from: Revision, visit: &mut dyn FnMut(Revision, RecordKind, &[u8]) -> ControlFlow<()>) {
         let mut cursor = self.root.cursor(Bucket::Key);
-        let mut next = cursor.seek(&from.encode());
+        let mut next = cursor.seek_key(&from.encode());
         loop {
             match next {
                 Ok(None) => return,
-                Ok(Some(element)) => {
-                    let Some((revision, is_tombstone)) = Revision::decode(element.key) else {
+                Ok(Some((key, record))) => {
+                    let Some((revision, is_tombstone)) = Revision::decode(key) else {
                         return;
                     };
                     let kind = if is_tombstone { RecordKind::Tombstone } else { RecordKind::Put };
-                    if visit(revision, kind, element.value).is_break() {
+                    if visit(revision, kind, record).is_break() {
                         return;
                     }
                 }
@@ -53,7 +53,7 @@ impl<M: Map> Records for TreeRecords<'_, M> {
                     return;
                 }
             }
-            next = cursor.next();
+            next = cursor.step();
         }
     }
 }

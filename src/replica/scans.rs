@@ -56,14 +56,14 @@ impl Scans {
         keys_only: bool,
     ) {
         let pinned_revision = scan.revision();
-        replica.state_mut().store_mut().pin(pinned_revision);
+        replica.state_mut().store_and_tree().0.pin(pinned_revision);
         self.turns.push_back(Scan { ticket, pinned_revision, stage: Stage::Walk { scan, header, keys_only } });
     }
 
     /// Begins a HashKV.
     pub fn begin_hash<M: Map>(&mut self, replica: &mut Replica<Backend<M>>, ticket: Ticket, job: HashJob) {
         let pinned_revision = job.revision();
-        replica.state_mut().store_mut().pin(pinned_revision);
+        replica.state_mut().store_and_tree().0.pin(pinned_revision);
         self.turns.push_back(Scan { ticket, pinned_revision, stage: Stage::Hash(job) });
     }
 
@@ -93,7 +93,7 @@ impl Scans {
             }
             Step::Hashed(hasher) => works.hash_kv(ticket, hasher),
         }
-        replica.state_mut().store_mut().unpin(pinned_revision);
+        replica.state_mut().store_and_tree().0.unpin(pinned_revision);
     }
 }
 

@@ -17,7 +17,7 @@ use crate::{
     base::{LogIndex, Monotonic, Term},
     host::{Host, Map},
     rpc::desk::Desk,
-    snapshot::SnapshotFiles,
+    snapshot::{SnapshotFiles, StoreImage, StoreMember, v2store},
     wal::{Wal, WalSnapshot},
 };
 
@@ -87,7 +87,7 @@ impl<H: Host> Snapshotter<H> {
     pub fn step<M: Map>(
         &mut self,
         host: &H,
-        desk: &Rc<crate::rpc::session::Service>,
+        desk: &Rc<Desk>,
         replica: &mut Replica<Backend<M>>,
         durable_applied: LogIndex,
     ) -> Result<(), Fault> {
@@ -133,7 +133,7 @@ impl<H: Host> Snapshotter<H> {
             ..SnapshotMetadata::default()
         };
         let snapshot = Snapshot {
-            data: replica.state().v2_store_json().into(),
+            data: v2store::encode(&store_image(replica)).into(),
             metadata: Some(metadata).into(),
             ..Snapshot::default()
         };
@@ -141,7 +141,7 @@ impl<H: Host> Snapshotter<H> {
         self.stage = Stage::Committing(Box::new(snapshot));
     }
 
-    fn save(&mut self, host: &H, service: &Rc<crate::rpc::session::Service>, snapshot: Box<Snapshot>) {
+    fn save(&mut self, host: &H, service: &Rc<Desk>, snapshot: Box<Snapshot>) {
         let metadata = snapshot.get_metadata();
         let record = WalSnapshot {
             index: LogIndex(metadata.index),
@@ -153,7 +153,7 @@ impl<H: Host> Snapshotter<H> {
         host.spawn(async move {
             let result = files.save(&snapshot).await.map_err(Fault::from);
             *ended.borrow_mut() = Some(result);
-            Desk::replica_notify(&service.desk).notify();
+            service.replica_notify().notify();
         });
         self.stage = Stage::Saving { snapshot: Box::new(record), outcome };
     }
@@ -167,7 +167,7 @@ impl<H: Host> Snapshotter<H> {
         }
     }
 
-    fn purge_if_due(&mut self, host: &H, service: &Rc<crate::rpc::session::Service>) -> Result<(), Fault> {
+    fn purge_if_due(&mut self, host: &H, service: &Rc<Desk>) -> Result<(), Fault> {
         let now = host.now();
         if now < self.next_purge {
             return Ok(());
@@ -187,8 +187,25 @@ impl<H: Host> Snapshotter<H> {
                 Ok::<(), Fault>(())
             };
             *ended.borrow_mut() = Some(result.await);
-            service.desk.replica_notify().notify();
+            service.replica_notify().notify();
         });
         Ok(())
+    }
+}
+
+/// The cluster as the v2 store in a `.snap` tells it.
+fn store_image<M: Map>(replica: &Replica<Backend<M>>) -> StoreImage {
+    let membership = replica.state().members();
+    let members = membership.members().map(|member| StoreMember {
+        id: member.id,
+        peer_urls: member.peer_urls.clone(),
+        is_learner: member.is_learner,
+        name: member.name.clone(),
+        client_urls: member.client_urls.clone(),
+    });
+    StoreImage {
+        members: members.collect(),
+        removed: membership.removed().collect(),
+        cluster_version: membership.version().map(ToString::to_string),
     }
 }

@@ -42,5 +42,4 @@ pub fn hash_kv(message: Bytes) -> Result<Request, Status> {
 /// `Snapshot`, a stream of answers.
 pub fn snapshot(message: Bytes) -> Result<Request, Status> {
     let SnapshotRequest {} = decode(message)?;
-    Ok(Request::File(FileWork::Snapshot))
 }
