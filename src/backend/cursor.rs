@@ -143,10 +143,12 @@ impl<'a, M: Map> Cursor<'a, M> {
         }
     }
 
-    /// The element here, with its page.
+    /// The element here, with its page. After a fault the place may be a branch, where there is none.
     pub(super) fn current(&self) -> Result<Option<(Page<'a>, LeafElement<'a>)>, Fault> {
         match self.top() {
-            Some(frame) if frame.index < frame.page.count() => Ok(Some((frame.page, frame.page.leaf(frame.index)?))),
+            Some(frame) if frame.page.is_leaf() && frame.index < frame.page.count() => {
+                Ok(Some((frame.page, frame.page.leaf(frame.index)?)))
+            }
             _ => Ok(None),
         }
     }
