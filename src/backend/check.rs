@@ -52,8 +52,9 @@ pub fn check<M: Map>(map: M, size: u64) -> Result<CheckReport, OpenFault> {
     })
 }
 
-/// The newest version in a file of `size` bytes.
-pub(super) fn open_root<M: Map>(map: M, size: u64) -> Result<Root<M>, OpenFault> {
+/// The newest version in a file of `size` bytes that nobody writes: for reading it without a store. Damage below the root
+/// is found when it is read.
+pub fn open_root<M: Map>(map: M, size: u64) -> Result<Root<M>, OpenFault> {
     let meta = choose(size, |offset| {
         let len = size.saturating_sub(offset).min(META_READ_LEN);
         if len == 0 { &[] } else { map.bytes(offset, len as usize) }

@@ -75,7 +75,10 @@ impl Freelist {
 
     /// Frees what was given up by `txid` and before: no version older than `txid` lives.
     pub(super) fn release(&mut self, txid: u64) {
-        while let Some((_, runs)) = self.pending.pop_front_if(|(freed_by, _)| *freed_by <= txid) {
+        while self.pending.front().is_some_and(|(freed_by, _)| *freed_by <= txid) {
+            let Some((_, runs)) = self.pending.pop_front() else {
+                return;
+            };
             for run in runs {
                 self.pending_count -= run.count;
                 self.insert(run);

@@ -38,8 +38,8 @@ mod walk;
 
 pub use batch::{Batch, Key, SealedBatch};
 pub use bucket::{BUCKETS, Bucket};
-pub use check::{CheckReport, check};
-pub use cursor::Cursor;
+pub use check::{CheckReport, check, open_root};
+pub use cursor::{Cursor, Pair};
 pub use drive::Store;
 pub use fault::{Fault, FaultKind, OpenFault, StoreFault};
 pub use home::{Backend, View};

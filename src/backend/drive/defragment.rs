@@ -15,7 +15,7 @@ use crate::{
         root::BucketRoot,
     },
     base::Monotonic,
-    host::{Disk, File, Host, Map, OpenMode},
+    host::{Disk, Host, Map, OpenMode},
 };
 
 use super::volume::{Durability, FileOf, MapOf, TEMPORARY_PREFIX, Volume, directory, lock, write_paced};

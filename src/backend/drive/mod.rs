@@ -8,9 +8,11 @@ mod snapshot;
 mod volume;
 
 #[cfg(test)]
+mod memory_host;
+#[cfg(test)]
 mod tests;
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc};
 
 use futures_lite::future::or;
 
@@ -33,12 +35,20 @@ pub struct Store<H: Host> {
     volume: Volume<H>,
     /// Jobs in order; the first is under way.
     work: VecDeque<Work<H>>,
-    /// Changes of the job under way that are in no commit yet, and since when they wait.
-    job_changes: Batch,
-    job_changes_since: Monotonic,
-    /// The job under way does not go on before this time.
-    job_paused_until: Monotonic,
+    job: JobState,
     defragmentation: Option<Defragmentation<H>>,
+}
+
+/// The job under way.
+struct JobState {
+    /// Its changes that are in no commit yet.
+    changes: Batch,
+    /// When the first of them came.
+    changes_since: Monotonic,
+    /// It goes on only when its changes are committed.
+    is_held: bool,
+    /// And not before this time.
+    paused_until: Monotonic,
 }
 
 enum Work<H: Host> {
@@ -63,9 +73,12 @@ impl<H: Host> Store<H> {
             host,
             volume,
             work: VecDeque::new(),
-            job_changes: Batch::new(),
-            job_changes_since: started,
-            job_paused_until: started,
+            job: JobState {
+                changes: Batch::new(),
+                changes_since: started,
+                is_held: false,
+                paused_until: started,
+            },
             defragmentation: None,
         };
         let report = store.report(None, Cost::default(), started);
@@ -149,7 +162,8 @@ impl<H: Host> Store<H> {
         events: &mut Sender<StoreEvent<MapOf<H>>>,
     ) -> Result<Outcome, StoreFault> {
         let started = self.host.now();
-        let job = Some(std::mem::take(&mut self.job_changes)).filter(|job| !job.is_empty());
+        let job = Some(std::mem::take(&mut self.job.changes)).filter(|job| !job.is_empty());
+        self.job.is_held = false;
         let batches: Vec<&Batch> = sealed
             .as_deref()
             .map(SealedBatch::changes)
@@ -185,30 +199,27 @@ impl<H: Host> Store<H> {
         if self.work.is_empty() {
             return Wake::Request;
         }
-        let now = self.host.now();
-        let due = if self.is_job_held() {
+        let due = if self.job.is_held {
             self.job_commit_due()
         } else {
-            self.job_paused_until
+            self.job.paused_until
         };
-        if due <= now { Wake::Now } else { Wake::At(due) }
-    }
-
-    /// Whether the job under way has to wait for a commit of its changes.
-    fn is_job_held(&self) -> bool {
-        !self.job_changes.is_empty()
-            && (self.job_changes.operations() >= BACKEND_BATCH_OPERATIONS_MAX
-                || self.job_paused_until > self.job_changes_since)
+        if due <= self.host.now() {
+            Wake::Now
+        } else {
+            Wake::At(due)
+        }
     }
 
     fn job_commit_due(&self) -> Monotonic {
-        self.job_changes_since + self.volume.options().job_commit_interval
+        self.job.changes_since + self.volume.options().job_commit_interval
     }
 
-    /// One slice of the first job, or a commit of what it changed.
+    /// One slice of the first job, or a commit of what it changed if no other commit took that along.
     async fn advance(&mut self, events: &mut Sender<StoreEvent<MapOf<H>>>) -> Result<Outcome, StoreFault> {
         let now = self.host.now();
-        if !self.job_changes.is_empty() && self.job_commit_due() <= now {
+        let has_changes = !self.job.changes.is_empty();
+        if has_changes && self.job_commit_due() <= now {
             return self.commit(None, events).await;
         }
         let Some(mut work) = self.work.pop_front() else {
@@ -219,21 +230,22 @@ impl<H: Host> Store<H> {
                 let id = *id;
                 return self.defragment(id, events).await;
             }
-            Work::Job(id, job) => (*id, job.step(self.volume.current(), &mut self.job_changes)),
-            Work::Hash(id, job) => (*id, job.step(self.volume.current(), &mut self.job_changes)),
+            Work::Job(id, job) => (*id, job.step(self.volume.current(), &mut self.job.changes)),
+            Work::Hash(id, job) => (*id, job.step(self.volume.current(), &mut self.job.changes)),
         };
-        let has_just_changed = self.job_changes_since <= self.job_paused_until || self.job_changes.is_empty();
-        if has_just_changed {
-            self.job_changes_since = now;
+        if !has_changes {
+            self.job.changes_since = now;
         }
+        self.job.is_held = self.job.changes.operations() >= BACKEND_BATCH_OPERATIONS_MAX;
         match progress {
             Ok(Progress::More) => self.work.push_front(work),
             Ok(Progress::Pause(duration)) => {
-                self.job_paused_until = now + duration.max(Duration::from_nanos(1));
+                self.job.is_held = !self.job.changes.is_empty();
+                self.job.paused_until = now + duration;
                 self.work.push_front(work);
             }
             Ok(Progress::Done(result)) => {
-                if !self.job_changes.is_empty()
+                if !self.job.changes.is_empty()
                     && let Outcome::End = self.commit(None, events).await?
                 {
                     return Ok(Outcome::End);
