@@ -119,14 +119,13 @@ fn raise_default(signal: i32) {
 mod tests {
     use std::{
         io::{BufRead, BufReader},
-        os::unix::process::ExitStatusExt,
+        os::unix::process::{CommandExt, ExitStatusExt},
         process::{Child, Command, Stdio},
         time::Duration,
     };
 
     use super::*;
 
-    // The child's test runs on its main thread (one test thread), so that no thread of the harness takes the signals.
     const CHILD: &str = "RINGD_TEST_SIGNALS";
 
     /// Not a test of its own: the process that the tests below send signals to.
@@ -153,7 +152,11 @@ mod tests {
     }
 
     fn start_child(role: &str) -> (Child, thread::JoinHandle<Vec<String>>) {
-        let mut child = Command::new(std::env::current_exe().unwrap())
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        // The child is a test harness, whose main thread was there before `install`: it inherits the mask from here.
+        // SAFETY: changes the new process's mask before exec and touches no memory.
+        unsafe { command.pre_exec(|| mask_signals(libc::SIG_BLOCK, &ending_signals())) };
+        let mut child = command
             .args([
                 "--exact",
                 "node::signals::tests::child",
