@@ -21,6 +21,7 @@ use super::{
     leases::{self, Identity},
     outputs::{Outputs, Requested},
     scans::Scans,
+    snapshotter::Snapshotter,
 };
 use crate::{
     apply::Effect,
@@ -68,6 +69,8 @@ pub struct Home<H: Host, M: crate::host::Map> {
     pub store: Sender<StoreRequest<M>>,
     /// From it.
     pub store_events: Receiver<StoreEvent<M>>,
+    /// `.snap` files, and what of the log they make needless.
+    pub snapshotter: Snapshotter<H>,
     /// Raised to end the loop in an orderly way.
     pub stop: Rc<Notify>,
 }
@@ -128,6 +131,7 @@ pub async fn run<H: Host, M: crate::host::Map>(mut home: Home<H, M>) -> Result<H
         home.replica.turn(now, &mut progress.outputs)?;
         home.start_write(&mut progress);
         progress.compactor.step(&mut home.replica, &mut progress.works);
+        home.snapshotter.step(&home.host, &home.desk, &mut home.replica, progress.works.durable_applied())?;
         progress.scans.step(&mut home.replica, &mut progress.works, &mut progress.outputs);
         home.carry_out(&mut progress, now);
         home.commit(&mut progress, now)?;
@@ -295,12 +299,15 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
         let is_due = now >= self.commit_due(progress);
         let backend = self.replica.state().tree();
         let is_full = backend.operations() >= self.options.commit_operations_max;
-        let is_wanted = is_due || is_full || progress.works.wants_commit() || progress.is_stopping;
+        let is_wanted = is_due || is_full || progress.works.wants_commit() || self.snapshotter.wants_commit() || progress.is_stopping;
         if is_wanted && !backend.is_committing() && self.store.room() > 0 {
             progress.committed_at = now;
+            progress.works.sealed(self.replica.state().applied().index);
             let meta = self.replica.state_mut().seal();
             if let Some(batch) = self.replica.state_mut().tree_mut().seal(meta) {
                 send(&mut self.store, StoreRequest::Commit(batch))?;
+            } else {
+                progress.works.nothing_sealed();
             }
             progress.works.send(&mut self.store)?;
         }

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     backend::{Backend, JobId, JobResult, SnapshotPart, StoreEvent, StoreRequest},
+    base::LogIndex,
     host::{Map, Sender},
     mvcc::{KeyValueHash, KvHasher, PhysicalCompaction},
     propose::{Reply, Ticket},
@@ -29,7 +30,9 @@ pub struct FileWorks<M: Map> {
     waiting: VecDeque<StoreRequest<M>>,
     running: HashMap<JobId, Running, FixedState>,
     next_id: u64,
-    commits: u64,
+    /// The applied index of the batch that was sealed last, and of the last that is durable.
+    sealed_applied: LogIndex,
+    durable_applied: LogIndex,
 }
 
 enum Running {
@@ -42,7 +45,7 @@ enum Running {
 impl<M: Map> Default for FileWorks<M> {
     fn default() -> Self {
         let running = HashMap::with_hasher(FixedState::default());
-        FileWorks { waiting: VecDeque::new(), running, next_id: 0, commits: 0 }
+        FileWorks { waiting: VecDeque::new(), running, next_id: 0, sealed_applied: LogIndex(0), durable_applied: LogIndex(0) }
     }
 }
 
@@ -84,6 +87,21 @@ impl<M: Map> FileWorks<M> {
         !self.waiting.is_empty()
     }
 
+    /// A batch with everything up to this index has just been sealed.
+    pub fn sealed(&mut self, applied: LogIndex) {
+        self.sealed_applied = applied;
+    }
+
+    /// There was nothing to seal: all that was applied is in the file.
+    pub fn nothing_sealed(&mut self) {
+        self.durable_applied = self.sealed_applied;
+    }
+
+    /// The applied index that the tree's file is known to hold.
+    pub fn durable_applied(&self) -> LogIndex {
+        self.durable_applied
+    }
+
     /// Sends what waits. A commit of everything that was applied has just been sent.
     pub fn send(&mut self, store: &mut Sender<StoreRequest<M>>) -> Result<(), Fault> {
         while store.room() > 0 {
@@ -104,7 +122,9 @@ impl<M: Map> FileWorks<M> {
     ) -> Result<(), Fault> {
         match event {
             StoreEvent::Committed(report) => {
-                self.commits += 1;
+                if report.sequence.is_some() {
+                    self.durable_applied = self.sealed_applied;
+                }
                 replica.state_mut().tree_mut().committed(report);
             }
             StoreEvent::JobDone(id, result) => self.finish_job(id, result, replica, outputs),
