@@ -1,0 +1,1 @@
+//! Encoding by hand, where a message is put together from parts that are already encoded.
