@@ -1,12 +1,12 @@
-//! What a connection tells its driver, and what it is answered with.
+//! What a connection tells its driver.
 
-use std::{borrow::Cow, time::Duration};
+use std::{fmt, time::Duration};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use crate::wire::grpc::Metadata;
 
-/// A stream of one connection. HTTP/2's own number; for HTTP/1.1 the requests are numbered 1, 3, 5 and so on.
+/// A stream of one connection. HTTP/2's own number; HTTP/1.1 requests are numbered 1, 3, 5 and so on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId(pub u32);
 
@@ -15,8 +15,8 @@ pub struct StreamId(pub u32);
 pub enum ServerEvent {
     /// A gRPC call begins.
     Call(Call),
-    /// A whole message of a call. Messages below 4 KiB are copied out of the read buffer, those of one read together;
-    /// larger ones share the read buffer if they came in one frame.
+    /// A whole message of a call. See [`crate::wire::grpc::Deframer`] for whose memory it has: a caller decodes it at once
+    /// and keeps what it needs.
     Message {
         /// The call.
         stream: StreamId,
@@ -28,8 +28,8 @@ pub enum ServerEvent {
         /// The call.
         stream: StreamId,
     },
-    /// The stream is gone before its answer was complete: reset by the peer, or the connection failed. Comes once, and
-    /// nothing follows for the stream. Answers given later are dropped.
+    /// The stream is gone before its answer was complete: reset by the peer, ended here for a broken message (the peer has
+    /// its status), or lost with the connection. Nothing follows for the stream; answers to it are dropped.
     Cancelled {
         /// The stream.
         stream: StreamId,
@@ -57,55 +57,51 @@ pub struct Call {
     pub path: Path,
     /// Custom metadata, without what the transport itself reads.
     pub metadata: Metadata,
-    /// How long the client will wait (`grpc-timeout`).
+    /// How long the client will wait (`grpc-timeout`); not zero.
     pub timeout: Option<Duration>,
 }
 
-/// A request's path, shared between the calls of a connection that have the same. Always UTF-8.
+/// A request's path. Calls of a connection that have the same path share its memory. Always UTF-8.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Path(Bytes);
 
-/// A message to be sent: bytes, shared bytes in several parts, or something that is encoded in place.
-pub trait Payload {
-    /// Exact length in bytes.
-    fn payload_len(&self) -> usize;
-    /// Appends exactly `payload_len()` bytes.
-    fn write_to(&self, output: &mut BytesMut);
-    /// The message as shared memory, for when it has to wait.
-    fn into_bytes(self) -> Bytes;
+impl Path {
+    /// A path; what is not UTF-8 is replaced.
+    pub fn new(path: &[u8]) -> Path {
+        match std::str::from_utf8(path) {
+            Ok(_) => Path(Bytes::copy_from_slice(path)),
+            Err(_) => Path(Bytes::from(String::from_utf8_lossy(path).into_owned())),
+        }
+    }
+
+    /// The path as text.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("checked when it was made")
+    }
+
+    /// The path as bytes; cheaper to compare than the text.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Path {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_str().fmt(formatter)
+    }
 }
 
 /// An HTTP request with its whole body.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HttpRequest {
     /// The method as sent, e.g. `GET`.
     pub method: String,
-    /// Path and query as sent (origin form).
+    /// Path and query as sent.
     pub target: String,
-    /// `Host` or `:authority`; empty if there was none (HTTP/1.0).
+    /// `Host` or `:authority`; empty if there was none.
     pub authority: String,
-    /// Header fields with lower-case names, without pseudo-headers.
+    /// The fields, names in lower case, without pseudo-fields.
     pub headers: Metadata,
-    /// The body, decoded from chunks.
-    pub body: Bytes,
-}
-
-/// An answer to an [`HttpRequest`]. Length and connection headers are added by the connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HttpResponse {
-    /// Status code, 200 to 599.
-    pub status: u16,
-    /// Header fields; names in lower case.
-    pub headers: Vec<(Cow<'static, str>, Cow<'static, str>)>,
     /// The body.
-    pub body: HttpBody,
-}
-
-/// A response's body.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum HttpBody {
-    /// Whole.
-    Full(Bytes),
-    /// Follows by `send_chunk` and `finish_body`.
-    Streamed,
+    pub body: Bytes,
 }
