@@ -12,6 +12,7 @@ use crate::{
     base::Monotonic,
     host::Notify,
     propose::{Call, Method, Reply, Request, Ticket},
+    rpc::http::MemberView,
 };
 
 /// The calls and answers of one core.
@@ -20,6 +21,7 @@ pub struct Desk {
     replica: Notify,
     outboxes: RefCell<Slab<Rc<Outbox>>>,
     incarnation: Cell<u32>,
+    view: RefCell<MemberView>,
 }
 
 /// What waits for one connection.
@@ -45,7 +47,18 @@ impl Desk {
             replica: Notify::new(),
             outboxes: RefCell::default(),
             incarnation: Cell::new(0),
+            view: RefCell::default(),
         }
+    }
+
+    /// What is known of the member as a whole.
+    pub fn view(&self) -> std::cell::Ref<'_, MemberView> {
+        self.view.borrow()
+    }
+
+    /// The replica tells what is known of the member as a whole.
+    pub fn set_view(&self, view: MemberView) {
+        *self.view.borrow_mut() = view;
     }
 
     /// A connection comes.

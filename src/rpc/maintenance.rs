@@ -39,7 +39,8 @@ pub fn hash_kv(message: Bytes) -> Result<Request, Status> {
     Ok(Request::File(FileWork::HashKv(decode(message)?)))
 }
 
-/// `Snapshot`, a stream of answers.
-pub fn snapshot(message: Bytes) -> Result<Request, Status> {
+/// `Snapshot`, whose answers the session makes.
+pub fn snapshot(message: Bytes) -> Result<(), Status> {
     let SnapshotRequest {} = decode(message)?;
+    Ok(())
 }

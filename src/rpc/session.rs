@@ -14,13 +14,17 @@ use hashbrown::HashMap;
 
 use super::{
     desk::{Desk, Outbox},
-    http, route,
+    http::{self, Asked},
+    route,
+    snapshot::{self, Pump, SnapshotSender, SnapshotStep},
 };
 use crate::{
     base::Monotonic,
+    host::mailbox,
+    ops::health::Pending,
     propose::{FileWork, Method, Read, Reply, Request, unknown_path},
     wire::{
-        server::{Call as WireCall, ServerConnection, ServerEvent, ServerOptions, StreamId},
+        server::{Call as WireCall, HttpRequest, ServerConnection, ServerEvent, ServerOptions, StreamId},
         status::{Code, Status},
     },
 };
@@ -32,7 +36,9 @@ pub struct Service {
     /// Operations in one transaction (`--max-txn-ops`).
     pub txn_operations_max: u32,
     /// Where the replica takes calls.
-    pub desk: Desk,
+    pub desk: Rc<Desk>,
+    /// Moves snapshots from the store's thread to this core.
+    pub pump: Rc<Pump>,
     /// What the HTTP endpoints tell.
     pub http: http::Pages,
 }
@@ -45,6 +51,8 @@ pub struct Session {
     /// Calls whose first message is still to come, and streams.
     calls: HashMap<StreamId, CallState, FixedState>,
     replies: Vec<Reply>,
+    /// Streams on which snapshots are sent.
+    snapshots: Vec<StreamId>,
 }
 
 enum CallState {
@@ -52,14 +60,27 @@ enum CallState {
     Expecting(Method),
     /// Lease keepalives: answers owed, and whether the client has said all.
     KeepAlive { owed: usize, is_half_closed: bool },
+    /// A snapshot under way.
+    Snapshot(Box<SnapshotSender>),
+    /// An HTTP request that waits for the reads it tries.
+    Http(Box<HttpWait>),
 }
+
+struct HttpWait {
+    pending: Pending,
+    serializable: Option<Result<(), String>>,
+    linearizable: Option<Result<(), String>>,
+}
+
+/// What HTTP endpoints ask goes as the question of the health service.
+const HTTP_READ: Method = Method::HealthCheck;
 
 impl Session {
     /// A session for a connection that has just been accepted.
     pub fn new(service: Rc<Service>, now: Monotonic) -> Session {
         let wire = ServerConnection::new(service.wire.clone(), now);
         let outbox = service.desk.open();
-        Session { service, outbox, wire, calls: HashMap::with_hasher(FixedState::default()), replies: Vec::new() }
+        Session { service, outbox, wire, calls: HashMap::with_hasher(FixedState::default()), replies: Vec::new(), snapshots: Vec::new() }
     }
 
     /// Where answers for this session arrive.
@@ -87,6 +108,7 @@ impl Session {
             self.answer_one(reply);
         }
         self.replies = replies;
+        self.feed_snapshots();
         if self.outbox.is_closing() {
             self.wire.shutdown(now);
         }
@@ -124,7 +146,7 @@ impl Session {
                     self.calls.remove(&stream);
                 }
                 ServerEvent::Http { stream, request } => self.serve_http(stream, &request),
-                ServerEvent::Writable { .. } => {}
+                ServerEvent::Writable { .. } => self.feed_snapshots(),
             }
         }
     }
@@ -147,7 +169,7 @@ impl Session {
 
     fn take_message(&mut self, stream: StreamId, message: Bytes) {
         match self.calls.get_mut(&stream) {
-            None => {}
+            None | Some(CallState::Http(_) | CallState::Snapshot(_)) => {}
             Some(CallState::Expecting(method)) => {
                 let method = *method;
                 self.calls.remove(&stream);
@@ -164,11 +186,51 @@ impl Session {
     }
 
     fn take_unary(&mut self, stream: StreamId, method: Method, message: Bytes) {
+        if method == Method::Snapshot {
+            return self.begin_snapshot(stream, message);
+        }
         match route::unary(method, message, &self.service) {
             Ok(route::Routed::Request(request)) => self.submit(stream, method, request),
             Ok(route::Routed::Answer(answer)) => self.wire.send_unary(stream, answer),
             Err(status) => self.wire.finish(stream, &status),
         }
+    }
+
+    fn begin_snapshot(&mut self, stream: StreamId, message: Bytes) {
+        if let Err(status) = super::maintenance::snapshot(message) {
+            return self.wire.finish(stream, &status);
+        }
+        let (sink, receiver) = mailbox(snapshot::PARTS_AHEAD_MAX);
+        let feed = self.service.pump.add(receiver, self.outbox.clone());
+        let sender = SnapshotSender::new(feed, self.service.pump.clone(), String::new());
+        self.calls.insert(stream, CallState::Snapshot(Box::new(sender)));
+        self.snapshots.push(stream);
+        self.submit(stream, Method::Snapshot, Request::File(FileWork::Snapshot(sink)));
+    }
+
+    /// Sends what snapshots have, as far as the client's windows allow.
+    fn feed_snapshots(&mut self) {
+        let mut streams = std::mem::take(&mut self.snapshots);
+        streams.retain(|stream| self.feed_snapshot(*stream));
+        self.snapshots = streams;
+    }
+
+    /// Whether the snapshot goes on.
+    fn feed_snapshot(&mut self, stream: StreamId) -> bool {
+        let Some(CallState::Snapshot(sender)) = self.calls.get_mut(&stream) else {
+            return false;
+        };
+        while self.wire.queued_bytes(stream) < self.service.wire.stream_queue_bytes_high {
+            match sender.step() {
+                SnapshotStep::Message(message) => self.wire.send_message(stream, message),
+                SnapshotStep::Wait => return true,
+                SnapshotStep::End(status) => {
+                    self.end(stream, &status);
+                    return false;
+                }
+            }
+        }
+        true
     }
 
     fn submit(&mut self, stream: StreamId, method: Method, request: Request) {
@@ -177,7 +239,7 @@ impl Session {
 
     fn half_close(&mut self, stream: StreamId) {
         match self.calls.get_mut(&stream) {
-            None => {}
+            None | Some(CallState::Http(_) | CallState::Snapshot(_)) => {}
             Some(CallState::Expecting(_)) => {
                 // grpc-go's handler reads one message and passes on what reading gave.
                 self.end(stream, &Status::new(Code::Unknown, "EOF"));
@@ -205,8 +267,48 @@ impl Session {
                     self.end(stream, &Status::OK);
                 }
             }
+            (HTTP_READ, outcome) => self.answer_http(stream, outcome.map(drop).map_err(|status| status.message.into_owned())),
             (_, Ok(message)) => self.wire.send_unary(stream, message),
             (_, Err(status)) => self.end(stream, &status),
+        }
+    }
+
+    fn serve_http(&mut self, stream: StreamId, request: &HttpRequest) {
+        let asked = self.service.http.ask(request, &self.service.desk.view());
+        match asked {
+            Asked::Answer(response) => self.wire.respond(stream, &response),
+            Asked::Metrics => self.wire.respond(stream, &http::response(crate::ops::health::not_found())),
+            Asked::Reads(pending) => {
+                let (serializable, linearizable) = (pending.serializable, pending.linearizable);
+                let wait = HttpWait {
+                    pending,
+                    serializable: (!serializable).then_some(Ok(())),
+                    linearizable: (!linearizable).then_some(Ok(())),
+                };
+                self.calls.insert(stream, CallState::Http(Box::new(wait)));
+                for serializable in [(true, serializable), (false, linearizable)].into_iter().filter_map(wanted) {
+                    self.submit(stream, HTTP_READ, Request::Read(Read::Barrier { serializable }));
+                }
+            }
+        }
+    }
+
+    fn answer_http(&mut self, stream: StreamId, outcome: Result<(), String>) {
+        let Some(CallState::Http(wait)) = self.calls.get_mut(&stream) else {
+            return;
+        };
+        // Serializable reads are answered first: they wait for nobody.
+        let slot = if wait.serializable.is_none() { &mut wait.serializable } else { &mut wait.linearizable };
+        *slot = Some(outcome);
+        if wait.serializable.is_none() || wait.linearizable.is_none() {
+            return;
+        }
+        let Some(CallState::Http(wait)) = self.calls.remove(&stream) else {
+            return;
+        };
+        if let (Some(serializable), Some(linearizable)) = (wait.serializable, wait.linearizable) {
+            let answer = wait.pending.finish(serializable, linearizable);
+            self.wire.respond(stream, &http::response(answer.response));
         }
     }
 
@@ -214,6 +316,11 @@ impl Session {
         self.calls.remove(&stream);
         self.wire.finish(stream, status);
     }
+}
+
+/// Keeps what is wanted.
+fn wanted<T>((what, is_wanted): (T, bool)) -> Option<T> {
+    is_wanted.then_some(what)
 }
 
 impl Drop for Session {
