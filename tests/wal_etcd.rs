@@ -104,12 +104,14 @@ impl Drop for Etcd {
     }
 }
 
-fn read_log(directory: &Path) -> (Replay, Tail, Vec<WalSnapshot>, Vec<(SegmentName, Vec<u8>)>) {
+type Segments = Vec<(SegmentName, Vec<u8>)>;
+
+fn read_log(directory: &Path) -> (Replay, Tail, Vec<WalSnapshot>, Segments) {
     let names: Vec<String> = fs::read_dir(directory)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
-    let segments: Vec<(SegmentName, Vec<u8>)> = segments_in(&names)
+    let segments: Segments = segments_in(&names)
         .into_iter()
         .map(|name| (name, fs::read(directory.join(name.to_string())).unwrap()))
         .collect();
@@ -137,7 +139,7 @@ fn hard_state(term: u64, vote: u64, commit: u64) -> HardState {
 /// Writes the log anew: batches of one to five entries, segments of 16 KiB.
 fn rewrite_log(directory: &Path) -> usize {
     let (replay, _, snapshots, old) = read_log(directory);
-    let mut segments: Vec<(SegmentName, Vec<u8>)> = Vec::new();
+    let mut segments = Segments::new();
     let mut encoder = LogEncoder::create(&replay.metadata);
     encoder.set_cut_at(16 * 1024);
     let mut batches = 0;
@@ -206,7 +208,8 @@ fn rewrite_snapshots(directory: &Path) -> usize {
 /// Appends a put to what etcd left: a log that ends in mid-block.
 fn append_put(directory: &Path, key: &str, value_len: usize) {
     let (replay, tail, _, segments) = read_log(directory);
-    assert_eq!(replay.entries.last().map(|entry| entry.index), Some(tail.last_index.0));
+    let last = replay.entries.last();
+    assert!(last.is_none_or(|entry| entry.index == tail.last_index.0));
     let request = InternalRaftRequest {
         header: Some(RequestHeader {
             id: 1,

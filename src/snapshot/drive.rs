@@ -156,8 +156,10 @@ mod tests {
     const DIRECTORY: &str = "/member/snap";
 
     fn snapshot(term: u64, index: u64) -> Snapshot {
-        let mut snapshot = Snapshot::default();
-        snapshot.data = vec![b'x'; 600].into();
+        let mut snapshot = Snapshot {
+            data: vec![b'x'; 600].into(),
+            ..Snapshot::default()
+        };
         snapshot.mut_metadata().index = index;
         snapshot.mut_metadata().term = term;
         *snapshot.mut_metadata().mut_conf_state() = ConfState::default();

@@ -138,8 +138,10 @@ mod tests {
     use prost::Message;
 
     fn snapshot() -> Snapshot {
-        let mut snapshot = Snapshot::default();
-        snapshot.data = b"{}".to_vec().into();
+        let mut snapshot = Snapshot {
+            data: b"{}".to_vec().into(),
+            ..Snapshot::default()
+        };
         snapshot.mut_metadata().index = 300;
         snapshot.mut_metadata().term = 2;
         snapshot.mut_metadata().mut_conf_state().voters = vec![7, 1 << 40];

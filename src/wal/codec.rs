@@ -371,9 +371,13 @@ mod tests {
         fn entries_and_hard_states_are_what_prost_makes_of_them(
             kind in 0..3i32, numbers in (number(), number(), number()), data in prop::collection::vec(any::<u8>(), 0..300),
         ) {
-            let mut entry = Entry::default();
-            entry.entry_type = entry_type_from(kind as u64).unwrap();
-            (entry.term, entry.index, entry.data) = (numbers.0, numbers.1, data.clone().into());
+            let entry = Entry {
+                entry_type: entry_type_from(kind as u64).unwrap(),
+                term: numbers.0,
+                index: numbers.1,
+                data: data.clone().into(),
+                ..Entry::default()
+            };
             let mut bytes = entry_head(&entry).as_slice().to_vec();
             bytes.extend_from_slice(&entry.data);
             let other = raftpb::Entry {
@@ -412,8 +416,7 @@ mod tests {
             prop_assert_eq!(&bytes, &theirs.encode_to_vec());
             prop_assert_eq!(wal_snapshot_from(&bytes), Ok(ours));
 
-            let mut ours = Snapshot::default();
-            ours.data = data.clone().into();
+            let mut ours = Snapshot { data: data.clone().into(), ..Snapshot::default() };
             ours.mut_metadata().index = index;
             ours.mut_metadata().term = term;
             *ours.mut_metadata().mut_conf_state() = conf_state;
