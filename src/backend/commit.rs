@@ -105,7 +105,7 @@ impl<'a> Draft<'a> {
         let page_size = self.meta.page_size as usize;
         let counts: Vec<u64> = self.nodes.iter().map(|node| page_count(node, page_size)).collect();
         let mut meta = self.meta;
-        let places = freelist.place(&counts, &mut meta.high_water);
+        let places = freelist.place(meta.txid, &counts, &mut meta.high_water);
         freelist.free(meta.txid, self.freed);
         meta.root = match self.root {
             PageRef::Placed(id) => id,

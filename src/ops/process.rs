@@ -17,6 +17,8 @@ pub struct ProcessFacts {
     pub virtual_bytes: Option<u64>,
     /// Limit of virtual memory in bytes; `None` when there is none.
     pub virtual_bytes_max: Option<u64>,
+    /// Threads.
+    pub threads: Option<u64>,
     /// Begin of the process in seconds of Unix time.
     pub start_seconds: Option<f64>,
     /// Bytes that all interfaces of its network namespace took in.
@@ -84,6 +86,7 @@ impl ProcessFacts {
             fd_used: texts.fd_count,
             resident_bytes: status_bytes(&texts.status, "VmRSS:"),
             resident_anonymous_bytes: status_bytes(&texts.status, "RssAnon:"),
+            threads: field(20),
             virtual_bytes: field(23),
             virtual_bytes_max: limit(&texts.limits, "Max address space"),
             start_seconds: boot

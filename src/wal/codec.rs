@@ -59,6 +59,15 @@ impl<'a> Fields<'a> {
         self.rest
     }
 
+    /// Bytes that the next field says it has, key and length included, if it is bytes and has this number; else 0.
+    pub(crate) fn announced_len(mut self, number: u64) -> u64 {
+        let before = self.rest.len();
+        match (self.varint(), self.varint()) {
+            (Ok(key), Ok(len)) if key == number << 3 | 2 => len.saturating_add((before - self.rest.len()) as u64),
+            _ => 0,
+        }
+    }
+
     fn take(&mut self, len: u64) -> Result<&'a [u8], Malformed> {
         let len = usize::try_from(len).map_err(|_| Malformed)?;
         let (taken, rest) = self.rest.split_at_checked(len).ok_or(Malformed)?;
@@ -259,7 +268,8 @@ fn entry_type_from(number: u64) -> Result<EntryType, Malformed> {
     }
 }
 
-/// Reads a hard state.
+/// Reads a hard state. A field that etcd does not know is an error here: the checksum does not cover a record's kind, and
+/// so an entry whose kind has changed is not taken for a hard state.
 pub(crate) fn hard_state_from(bytes: &[u8]) -> Result<HardState, Malformed> {
     let mut hard_state = HardState::default();
     for field in Fields::new(bytes) {
@@ -267,7 +277,7 @@ pub(crate) fn hard_state_from(bytes: &[u8]) -> Result<HardState, Malformed> {
             (1, value) => hard_state.term = value.number()?,
             (2, value) => hard_state.vote = value.number()?,
             (3, value) => hard_state.commit = value.number()?,
-            _ => {}
+            _ => return Err(Malformed),
         }
     }
     Ok(hard_state)
@@ -361,9 +371,13 @@ mod tests {
         fn entries_and_hard_states_are_what_prost_makes_of_them(
             kind in 0..3i32, numbers in (number(), number(), number()), data in prop::collection::vec(any::<u8>(), 0..300),
         ) {
-            let mut entry = Entry::default();
-            entry.entry_type = entry_type_from(kind as u64).unwrap();
-            (entry.term, entry.index, entry.data) = (numbers.0, numbers.1, data.clone().into());
+            let entry = Entry {
+                entry_type: entry_type_from(kind as u64).unwrap(),
+                term: numbers.0,
+                index: numbers.1,
+                data: data.clone().into(),
+                ..Entry::default()
+            };
             let mut bytes = entry_head(&entry).as_slice().to_vec();
             bytes.extend_from_slice(&entry.data);
             let other = raftpb::Entry {
@@ -402,8 +416,7 @@ mod tests {
             prop_assert_eq!(&bytes, &theirs.encode_to_vec());
             prop_assert_eq!(wal_snapshot_from(&bytes), Ok(ours));
 
-            let mut ours = Snapshot::default();
-            ours.data = data.clone().into();
+            let mut ours = Snapshot { data: data.clone().into(), ..Snapshot::default() };
             ours.mut_metadata().index = index;
             ours.mut_metadata().term = term;
             *ours.mut_metadata().mut_conf_state() = conf_state;

@@ -9,7 +9,11 @@
 //! We are stricter where bytes cannot come from an interrupted write, since taking corruption for a torn tail would
 //! drop entries that were acknowledged: a length word that contradicts itself; a length that is wrong while the record
 //! behind it is whole; a zero length with more in its own sector; a segment without its first record (a segment gets
-//! its name when its head is durable).
+//! its name when its head is durable); a damaged record with a later batch behind it. A batch is written when the one
+//! before is durable, and filler stands at the end of each (but for the few that fill their blocks exactly): so records
+//! behind filler prove that everything before it was durable once.
+//!
+//! What the format cannot tell: the checksum covers a record's data, not its kind.
 
 use super::{
     WalFault,
@@ -19,8 +23,8 @@ use super::{
 
 /// Bytes that a disk writes whole or not at all.
 const SECTOR_BYTES: u64 = 512;
-/// How far a record is looked for when its length word points behind the file's end.
-const DOUBTFUL_RECORD_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// How far we look behind a damaged record for what tells an interrupted write from corruption.
+const LOOK_BEHIND_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// A record whose checksum is right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,15 +141,18 @@ impl LogDecoder {
         }
         let length = Length::from_word(u64::from_le_bytes(*word)).map_err(|_| self.bad("length word is damaged"))?;
         if length.body() > remaining - LENGTH_BYTES as u64 {
-            return self.step_too_long(bytes, remaining);
+            return self.step_doubtful(bytes, remaining, None);
         }
         // Fits into the file, which fits into memory.
         let (record_len, body_len) = (length.record as usize, length.body() as usize);
         let Some(body) = rest.get(..body_len) else {
             return Ok(Step::Next(Next::More(LENGTH_BYTES + body_len)));
         };
-        let record = self.checked(&body[..record_len], body, rest)?;
-        Ok(Step::Record(record, LENGTH_BYTES + body_len))
+        match self.checked(&body[..record_len]) {
+            Ok(record) => Ok(Step::Record(record, LENGTH_BYTES + body_len)),
+            Err(fault) if !self.is_last || !self.has_zero_sector(body) => Err(fault),
+            Err(_) => self.step_doubtful(bytes, remaining, Some(body_len)),
+        }
     }
 
     /// A length word of zero: nothing was ever written there, so nothing else is in its sector either.
@@ -159,50 +166,42 @@ impl LogDecoder {
         }
     }
 
-    /// A record that would end behind the file.
-    fn step_too_long<'a>(&self, bytes: &[u8], remaining: u64) -> Result<Step<'a>, WalFault> {
-        let looked_at = remaining.min(DOUBTFUL_RECORD_BYTES_MAX) as usize;
-        match bytes.get(LENGTH_BYTES..looked_at) {
-            None => Ok(Step::Next(Next::More(looked_at))),
-            Some(rest) => match self.is_whole_behind_wrong_length(rest) {
-                true => Err(self.bad("length word is damaged")),
-                false => Err(self.unexpected_eof()),
-            },
-        }
-    }
-
-    fn checked<'a>(&self, record: &'a [u8], body: &[u8], rest: &[u8]) -> Result<Record<'a>, WalFault> {
-        let raw = RawRecord::parse(record);
-        let fault = match raw {
-            Err(_) => self.bad("record is damaged"),
-            Ok(raw) if raw.kind == RecordKind::Crc as u64 => {
-                // At the start of a walk there is no checksum to compare with.
-                if self.crc != 0 && self.crc != raw.crc {
-                    return Err(WalFault::CrcMismatch(self.position()));
-                }
-                return Ok(Record {
-                    kind: RecordKind::Crc,
-                    crc: raw.crc,
-                    data: raw.data,
-                });
-            }
-            Ok(raw) if raw.is_valid_after(self.crc) => {
-                let kind = RecordKind::from_number(raw.kind).ok_or_else(|| self.bad("unexpected block type"))?;
-                return Ok(Record {
-                    kind,
-                    crc: raw.crc,
-                    data: raw.data,
-                });
-            }
-            Ok(_) => WalFault::CrcMismatch(self.position()),
+    /// A record that was not written completely, or that was and is damaged. `body_len` is `None` if it would end behind
+    /// the file.
+    fn step_doubtful<'a>(&self, bytes: &[u8], remaining: u64, body_len: Option<usize>) -> Result<Step<'a>, WalFault> {
+        let wanted = remaining.min(LOOK_BEHIND_BYTES_MAX) as usize;
+        let wanted = wanted.max(body_len.map_or(0, |body_len| LENGTH_BYTES + body_len));
+        let Some(rest) = bytes.get(LENGTH_BYTES..wanted) else {
+            return Ok(Step::Next(Next::More(wanted)));
         };
-        if !self.is_last || !self.has_zero_sector(body) {
-            return Err(fault);
-        }
-        if self.is_whole_behind_wrong_length(rest) {
+        let word = bytes.first_chunk().map(|word| u64::from_le_bytes(*word));
+        let length = word.and_then(|word| Length::from_word(word).ok());
+        if self.is_whole_behind_wrong_length(rest, length.map_or(0, |length| length.record)) {
             return Err(self.bad("length word is damaged"));
         }
+        if body_len.is_some_and(|body_len| self.has_later_batch(rest, body_len)) {
+            return Err(self.bad("record is damaged"));
+        }
         Err(self.unexpected_eof())
+    }
+
+    /// The record, if its bytes are what was written.
+    fn checked<'a>(&self, bytes: &'a [u8]) -> Result<Record<'a>, WalFault> {
+        let raw = RawRecord::parse(bytes).map_err(|_| self.bad("record is damaged"))?;
+        let kind = RecordKind::from_number(raw.kind);
+        let is_valid = match kind {
+            // At the start of a walk there is no checksum to compare with.
+            Some(RecordKind::Crc) => self.crc == 0 || self.crc == raw.crc,
+            _ => raw.is_valid_after(self.crc),
+        };
+        if !is_valid {
+            return Err(WalFault::CrcMismatch(self.position()));
+        }
+        Ok(Record {
+            kind: kind.ok_or_else(|| self.bad("unexpected block type"))?,
+            crc: raw.crc,
+            data: raw.data,
+        })
     }
 
     /// Whether some sector of a record's body is all zero.
@@ -215,12 +214,37 @@ impl LogDecoder {
             .any(|sector| sector.iter().all(|byte| *byte == 0))
     }
 
-    /// Whether `rest`, what follows a length word, begins with a whole record: then it is the length that is wrong.
-    fn is_whole_behind_wrong_length(&self, rest: &[u8]) -> bool {
-        RawRecord::parse_prefix(rest).is_some_and(|raw| match raw.kind == RecordKind::Crc as u64 {
-            true => raw.crc == self.crc,
-            false => RecordKind::from_number(raw.kind).is_some() && raw.is_valid_after(self.crc),
-        })
+    /// Whether `rest`, what follows a length word of `record_len`, begins with a whole record of another length: then it
+    /// is the word that is wrong.
+    fn is_whole_behind_wrong_length(&self, rest: &[u8], record_len: u64) -> bool {
+        RawRecord::parse_prefix(rest).is_some_and(|(raw, len)| len != record_len && follows(&raw, self.crc))
+    }
+
+    /// Whether what follows a damaged record of `body_len` bytes was written after it was durable: records behind
+    /// filler, or behind the damaged record itself if that was filler (the checksum goes on past it unchanged).
+    fn has_later_batch(&self, rest: &[u8], body_len: usize) -> bool {
+        let (damaged, behind) = rest.split_at(body_len);
+        let Some((first, _)) = record_at(behind) else {
+            return false;
+        };
+        if follows(&first, self.crc) {
+            return true;
+        }
+        let mut crc = RawRecord::parse(damaged).map_or(self.crc, |raw| raw.crc);
+        let mut is_behind_filler = false;
+        let mut behind = behind;
+        while let Some((raw, frame_len)) = record_at(behind) {
+            if !follows(&raw, crc) {
+                return false;
+            }
+            if is_behind_filler {
+                return true;
+            }
+            is_behind_filler = raw.kind == RecordKind::Crc as u64;
+            crc = raw.crc;
+            behind = &behind[frame_len..];
+        }
+        false
     }
 
     fn unexpected_eof(&self) -> WalFault {
@@ -236,4 +260,24 @@ impl LogDecoder {
             what,
         }
     }
+}
+
+/// Whether a record belongs behind one with the running checksum `crc`.
+fn follows(raw: &RawRecord<'_>, crc: u32) -> bool {
+    match RecordKind::from_number(raw.kind) {
+        Some(RecordKind::Crc) => raw.crc == crc,
+        Some(_) => raw.is_valid_after(crc),
+        None => false,
+    }
+}
+
+/// The record that `bytes` begin with, and the length of its frame; its checksum is not checked.
+fn record_at(bytes: &[u8]) -> Option<(RawRecord<'_>, usize)> {
+    let (word, rest) = bytes.split_first_chunk::<LENGTH_BYTES>()?;
+    let length = Length::from_word(u64::from_le_bytes(*word)).ok()?;
+    let body_len = usize::try_from(length.body())
+        .ok()
+        .filter(|len| (1..=rest.len()).contains(len))?;
+    let raw = RawRecord::parse(&rest[..length.record as usize]).ok()?;
+    Some((raw, LENGTH_BYTES + body_len))
 }

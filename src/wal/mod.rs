@@ -23,7 +23,7 @@
 //! `Wal::write(batch).await`, and only then may raft be told that its entries persist. Never two writes in flight:
 //! replay stops at the first damaged record, so a later batch that is durable before an earlier one would be lost.
 
-mod codec;
+pub(crate) mod codec;
 pub mod decoder;
 pub mod drive;
 #[cfg(test)]
@@ -35,6 +35,8 @@ mod prepare;
 mod read;
 pub mod record;
 pub mod replay;
+#[cfg(test)]
+mod replay_tests;
 pub mod segment;
 #[cfg(test)]
 pub(crate) mod test_host;

@@ -175,18 +175,26 @@ impl<'a> RawRecord<'a> {
         Ok(record)
     }
 
-    /// The record that `bytes` begin with, whatever follows: for a frame whose length is in doubt.
-    pub(crate) fn parse_prefix(bytes: &'a [u8]) -> Option<RawRecord<'a>> {
+    /// The record that `bytes` begin with, whatever follows, and the length that its own fields give it: for a frame
+    /// whose length is in doubt. A `Crc` record's data says nothing and is left out; it need not be there.
+    pub(crate) fn parse_prefix(bytes: &'a [u8]) -> Option<(RawRecord<'a>, u64)> {
         let mut record = RawRecord::default();
         let mut fields = Fields::new(bytes);
-        for number in [1, 2, 3] {
+        for number in [1, 2] {
             let (found, field) = fields.next()?.ok()?;
+            record.take_field((found, field)).ok()?;
             if found != number {
                 return None;
             }
-            record.take_field((found, field)).ok()?;
         }
-        Some(record)
+        let head_len = (bytes.len() - fields.rest().len()) as u64;
+        if record.kind == RecordKind::Crc as u64 {
+            return Some((record, head_len + fields.announced_len(3)));
+        }
+        record
+            .take_field(fields.next()?.ok().filter(|(found, _)| *found == 3)?)
+            .ok()?;
+        Some((record, (bytes.len() - fields.rest().len()) as u64))
     }
 
     fn take_field(&mut self, (number, field): (u64, super::codec::Field<'a>)) -> Result<(), Malformed> {

@@ -87,7 +87,7 @@ impl TestHost {
     pub(crate) fn crash(&self) {
         self.0.tasks.borrow_mut().clear();
         self.0.writes_left.set(u64::MAX);
-        if self.0.next_random() % 2 == 0 {
+        if self.0.next_random().is_multiple_of(2) {
             *self.0.names.borrow_mut() = self.0.durable_names.borrow().clone();
         }
         *self.0.durable_names.borrow_mut() = self.0.names.borrow().clone();
@@ -97,7 +97,7 @@ impl TestHost {
             let Inode { content, durable, .. } = &mut *inode;
             durable.resize(durable.len().max(content.len()), 0);
             for (kept, lost) in durable.chunks_mut(SECTOR).zip(content.chunks(SECTOR)) {
-                if self.0.next_random() % 2 == 0 {
+                if self.0.next_random().is_multiple_of(2) {
                     kept[..lost.len()].copy_from_slice(lost);
                 }
             }

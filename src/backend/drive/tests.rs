@@ -132,6 +132,7 @@ impl Tester {
     fn commit(&mut self) {
         let batch = std::mem::take(&mut self.batch);
         commit(&self.host, &mut self.volume, &batch);
+        self.volume.assert_accounted();
         self.committed = self.model.clone();
         assert_eq!(contents(self.volume.current()), self.model);
     }

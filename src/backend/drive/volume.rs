@@ -230,8 +230,29 @@ impl<H: Host> Volume<H> {
         // The current version has a second owner here, so that it stays. Who has the only reference to another one, as this
         // list may, knows that no reader is left, nor can come.
         self.living.retain_mut(|root| Arc::get_mut(root).is_none());
-        let oldest = self.living.first().map_or(self.current.txid(), |root| root.txid());
-        self.freelist.release(oldest);
+        let living: Vec<u64> = self.living.iter().map(|root| root.txid()).collect();
+        self.freelist.release(&living);
+    }
+
+    /// Every page is reached by the newest version, or free, or pending; none that a living version reaches is free.
+    #[cfg(test)]
+    pub(super) fn assert_accounted(&self) {
+        let used = Walk::run(&self.current, Depth::References).used;
+        let mut count = (2..self.current.meta.high_water)
+            .filter(|id| used.contains(*id))
+            .count() as u64;
+        count += self.freelist.free_count() + self.freelist.pending_count();
+        count += self.list_run.map_or(0, |run| run.count);
+        assert_eq!(count, self.current.meta.high_water - 2);
+        for root in &self.living {
+            let used = Walk::run(root, Depth::References).used;
+            for id in self.freelist.extents().flat_map(|run| run.id..run.id + run.count) {
+                assert!(
+                    id >= root.meta.high_water || !used.contains(id),
+                    "page {id} is free and in use"
+                );
+            }
+        }
     }
 
     async fn make_room(&mut self, size: u64) -> io::Result<()> {

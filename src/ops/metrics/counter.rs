@@ -190,6 +190,55 @@ impl HistogramCounts {
     }
 }
 
+/// Histograms that share a name and differ in the values of their labels, as [`Labelled`] counters do.
+#[derive(Debug)]
+pub struct LabelledHistograms<const LABELS: usize> {
+    buckets: Buckets,
+    list: RefCell<Vec<([&'static str; LABELS], Histogram)>>,
+}
+
+impl<const LABELS: usize> LabelledHistograms<LABELS> {
+    pub(super) fn new(buckets: Buckets) -> LabelledHistograms<LABELS> {
+        LabelledHistograms {
+            buckets,
+            list: RefCell::default(),
+        }
+    }
+
+    /// Counts a duration for these label values, in the order in which the table names the labels.
+    #[inline]
+    pub fn observe(&self, values: [&'static str; LABELS], duration: Duration) {
+        let mut list = self.list.borrow_mut();
+        match list.iter().find(|(known, _)| *known == values) {
+            Some((_, histogram)) => histogram.observe(duration),
+            None => {
+                let histogram = Histogram::new(self.buckets);
+                histogram.observe(duration);
+                list.push((values, histogram));
+            }
+        }
+    }
+
+    pub(super) fn counts(&self) -> Vec<([&'static str; LABELS], HistogramCounts)> {
+        let list = self.list.borrow();
+        list.iter()
+            .map(|(values, histogram)| (*values, histogram.counts()))
+            .collect()
+    }
+}
+
+pub(super) fn merge_labelled<const LABELS: usize>(
+    list: &mut Vec<([&'static str; LABELS], HistogramCounts)>,
+    others: &[([&'static str; LABELS], HistogramCounts)],
+) {
+    for (values, counts) in others {
+        match list.iter_mut().find(|(known, _)| known == values) {
+            Some((_, mine)) => mine.merge(counts),
+            None => list.push((*values, counts.clone())),
+        }
+    }
+}
+
 /// The longest duration a [`Fine`] tells apart; longer ones count as this.
 const FINE_NANOS_MAX: u64 = 100_000_000_000;
 

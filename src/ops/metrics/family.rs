@@ -201,6 +201,12 @@ pub(super) fn process_families(process: &ProcessFacts, families: &mut Vec<Family
         gauge,
         number(process.fd_used),
     );
+    add(
+        "go_threads",
+        "Threads of the process, under the name that Go gives them.",
+        gauge,
+        number(process.threads),
+    );
     let help = "Memory of the process that is not backed by a file.";
     add(
         "ringd_resident_anonymous_bytes",

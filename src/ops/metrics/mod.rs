@@ -13,7 +13,7 @@ mod grpc;
 mod table;
 mod text;
 
-pub use counter::{Buckets, Counter, Fine, FineCounts, Histogram, HistogramCounts, Labelled};
+pub use counter::{Buckets, Counter, Fine, FineCounts, Histogram, HistogramCounts, Labelled, LabelledHistograms};
 pub use grpc::{GrpcCounters, GrpcCounts, GrpcKind, GrpcMethod};
 pub use table::{ClusterVersion, Counters, Counts, Gauges};
 

@@ -2,7 +2,7 @@
 
 use super::{
     Counter, Fine, FineCounts, GrpcCounters, GrpcCounts, Histogram, HistogramCounts, Labelled,
-    counter::{add_labelled, milliseconds, plain, seconds},
+    counter::{LabelledHistograms, add_labelled, merge_labelled, milliseconds, plain, seconds},
     family::{Family, Kind, Sample, Value},
 };
 
@@ -11,6 +11,7 @@ macro_rules! counts {
         counters { $($c:ident $c_kind:ident $c_name:literal $c_help:literal;)* }
         labelled { $($l:ident [$($label:literal),*] $l_name:literal $l_help:literal;)* }
         histograms { $($h:ident $h_buckets:expr, $h_name:literal $h_help:literal;)* }
+        labelled_histograms { $($lh:ident [$($lh_label:literal),*] $lh_buckets:expr, $lh_name:literal $lh_help:literal;)* }
         fine { $($f:ident $f_name:literal $f_help:literal;)* }
     ) => {
         /// What one core has counted. Not shared: each core has its own.
@@ -19,6 +20,7 @@ macro_rules! counts {
             $(#[doc = $c_help] pub $c: Counter,)*
             $(#[doc = $l_help] pub $l: Labelled<{ [$($label),*].len() }>,)*
             $(#[doc = $h_help] pub $h: Histogram,)*
+            $(#[doc = $lh_help] pub $lh: LabelledHistograms<{ [$($lh_label),*].len() }>,)*
             $(#[doc = $f_help] pub $f: Fine,)*
             /// Calls by method.
             pub grpc: GrpcCounters,
@@ -26,13 +28,19 @@ macro_rules! counts {
 
         impl Default for Counters {
             fn default() -> Counters {
-                Counters {
+                let counters = Counters {
                     $($c: Counter::default(),)*
                     $($l: Labelled::default(),)*
                     $($h: Histogram::new($h_buckets),)*
+                    $($lh: LabelledHistograms::new($lh_buckets),)*
                     $($f: Fine::new(),)*
                     grpc: GrpcCounters::default(),
+                };
+                // Visible from the first scrape on, as Prometheus's own handler has them.
+                for code in ["200", "500", "503"] {
+                    counters.scrapes.add([code], 0);
                 }
+                counters
             }
         }
 
@@ -43,6 +51,7 @@ macro_rules! counts {
                     $($c: self.$c.value(),)*
                     $($l: self.$l.counts(),)*
                     $($h: self.$h.counts(),)*
+                    $($lh: self.$lh.counts(),)*
                     $($f: self.$f.counts(),)*
                     grpc: self.grpc.counts(),
                 }
@@ -61,6 +70,7 @@ macro_rules! counts {
             $(pub $c: u64,)*
             $(pub $l: Vec<([&'static str; [$($label),*].len()], u64)>,)*
             $(pub $h: HistogramCounts,)*
+            $(pub $lh: Vec<([&'static str; [$($lh_label),*].len()], HistogramCounts)>,)*
             $(pub $f: FineCounts,)*
             pub grpc: GrpcCounts,
         }
@@ -71,6 +81,7 @@ macro_rules! counts {
                 $(self.$c += other.$c;)*
                 $(for (values, count) in &other.$l { add_labelled(&mut self.$l, *values, *count); })*
                 $(self.$h.merge(&other.$h);)*
+                $(merge_labelled(&mut self.$lh, &other.$lh);)*
                 $(self.$f.merge(&other.$f);)*
                 self.grpc.merge(&other.grpc);
             }
@@ -79,7 +90,12 @@ macro_rules! counts {
         pub(super) fn count_families(counts: &Counts, families: &mut Vec<Family>) {
             $(families.push(Family::single($c_name, $c_help, Kind::$c_kind, counts.$c as f64));)*
             $(if !counts.$l.is_empty() {
-                families.push(labelled_family($l_name, $l_help, &[$($label),*], &counts.$l));
+                let values = counts.$l.iter().map(|(labels, count)| (*labels, Value::Number(*count as f64)));
+                families.push(labelled_family($l_name, $l_help, Kind::Counter, &[$($label),*], values.collect()));
+            })*
+            $(if !counts.$lh.is_empty() {
+                let values = counts.$lh.iter().map(|(labels, counts)| (*labels, counts.value()));
+                families.push(labelled_family($lh_name, $lh_help, Kind::Histogram, &[$($lh_label),*], values.collect()));
             })*
             $(families.push(Family {
                 name: $h_name,
@@ -100,24 +116,25 @@ macro_rules! counts {
 fn labelled_family<const LABELS: usize>(
     name: &'static str,
     help: &'static str,
+    kind: Kind,
     labels: &[&'static str; LABELS],
-    counts: &[([&'static str; LABELS], u64)],
+    mut values: Vec<([&'static str; LABELS], Value)>,
 ) -> Family {
-    let mut counts = counts.to_vec();
-    counts.sort_unstable();
-    let sample = |(values, count): &([&'static str; LABELS], u64)| {
+    values.sort_by_key(|(texts, _)| *texts);
+    let sample = |(texts, value): ([&'static str; LABELS], Value)| {
         let labels = labels
             .iter()
-            .zip(values)
-            .map(|(&label, &value)| (label, value.into()))
+            .zip(texts)
+            .map(|(&label, text)| (label, text.into()))
             .collect();
-        Sample::new(labels, Value::Number(*count as f64))
+        Sample::new(labels, value)
     };
+    let samples = values.into_iter().map(sample).collect();
     Family {
         name,
         help,
-        kind: Kind::Counter,
-        samples: counts.iter().map(sample).collect(),
+        kind,
+        samples,
     }
 }
 
@@ -150,7 +167,6 @@ counts! {
         slow_applies Counter "etcd_server_slow_apply_total" "Applies over the warning's duration.";
         slow_read_indexes Counter "etcd_server_slow_read_indexes_total"
             "Read indexes that timed out or belonged to an earlier request.";
-        scrapes Counter "ringd_metrics_scrapes_total" "Scrapes answered.";
     }
     labelled {
         client_requests ["client_api_version", "type"] "etcd_server_client_requests_total"
@@ -159,8 +175,7 @@ counts! {
         stream_failures ["API", "Type"] "etcd_network_server_stream_failures_total" "Streams that broke, by end and call.";
         learner_promotion_failures ["Reason"] "etcd_server_learner_promote_failures"
             "Learners that could not be promoted while this member led.";
-        log_lines_dropped ["sink"] "ringd_log_lines_dropped_total"
-            "Log lines thrown away because what they are written to could not keep up.";
+        scrapes ["code"] "promhttp_metric_handler_requests_total" "Scrapes answered, by HTTP status.";
     }
     histograms {
         commit_rebalance seconds(0.001, 14), "etcd_debugging_disk_backend_commit_rebalance_duration_seconds"
@@ -192,6 +207,11 @@ counts! {
             "Received database files: from begin to durable.";
         snap_fsync seconds(0.001, 14), "etcd_snap_fsync_duration_seconds" "Snapshot files: syncs.";
     }
+    labelled_histograms {
+        applies ["op", "success", "version"] seconds(0.0001, 20), "etcd_server_apply_duration_seconds"
+            "Applies, by operation (Put, Txn, ...), outcome (true, false) and API (v3).";
+        range_durations ["success"] seconds(0.0001, 20), "etcd_server_range_duration_seconds" "Reads of ranges.";
+    }
     fine {
         wal_sync_fine "ringd_wal_sync_microseconds" "Time to make a batch of the log durable.";
         wal_batch_fine "ringd_wal_batch_wait_microseconds" "Time that an entry waits before its batch is begun.";
@@ -202,6 +222,55 @@ counts! {
         turn_fine "ringd_turn_microseconds" "How long one turn of a core's loop took before others could run.";
     }
 }
+
+/// What etcd shows of parts that ringd does not have: always zero, so that panels show that instead of nothing.
+const ABSENT: [(&str, &str, Kind); 9] = [
+    (
+        "etcd_debugging_store_expires_total",
+        "Always 0: there is no v2 store.",
+        Kind::Counter,
+    ),
+    (
+        "etcd_debugging_store_watch_requests_total",
+        "Always 0: there is no v2 store.",
+        Kind::Counter,
+    ),
+    (
+        "etcd_debugging_store_watchers",
+        "Always 0: there is no v2 store.",
+        Kind::Gauge,
+    ),
+    (
+        "etcd_grpc_proxy_cache_hits_total",
+        "Always 0: this is no proxy.",
+        Kind::Gauge,
+    ),
+    (
+        "etcd_grpc_proxy_cache_keys_total",
+        "Always 0: this is no proxy.",
+        Kind::Gauge,
+    ),
+    (
+        "etcd_grpc_proxy_cache_misses_total",
+        "Always 0: this is no proxy.",
+        Kind::Gauge,
+    ),
+    (
+        "etcd_grpc_proxy_events_coalescing_total",
+        "Always 0: this is no proxy.",
+        Kind::Counter,
+    ),
+    (
+        "etcd_grpc_proxy_watchers_coalescing_total",
+        "Always 0: this is no proxy.",
+        Kind::Gauge,
+    ),
+    (
+        "promhttp_metric_handler_requests_in_flight",
+        "Scrapes under way, this one among them.",
+        Kind::Gauge,
+    ),
+];
 
 /// A cluster version, `major.minor`.
 pub type ClusterVersion = String;
@@ -263,9 +332,23 @@ pub struct Gauges {
     pub health_checks: Vec<(&'static str, &'static str, bool)>,
     /// Feature gates: name, stage, whether it is on.
     pub features: Vec<(&'static str, &'static str, bool)>,
+    /// As the log counts them.
+    pub log_lines_dropped: u64,
 }
 
 pub(super) fn gauge_families(gauges: &Gauges, families: &mut Vec<Family>) {
+    for (name, help, kind) in ABSENT {
+        let value = f64::from(u8::from(name.starts_with("promhttp_")));
+        families.push(Family::single(name, help, kind, value));
+    }
+    let help = "Log lines thrown away because the outputs could not keep up.";
+    let dropped = gauges.log_lines_dropped as f64;
+    families.push(Family::single(
+        "ringd_log_lines_dropped_total",
+        help,
+        Kind::Counter,
+        dropped,
+    ));
     info_families(gauges, families);
     store_families(gauges, families);
     let mut add = |name, help, value: u64| families.push(Family::single(name, help, Kind::Gauge, value as f64));
@@ -410,6 +493,13 @@ fn info_families(gauges: &Gauges, families: &mut Vec<Family>) {
             version.clone(),
         ));
     }
+    let go = crate::config::version::COMPILER.to_string();
+    families.push(Family::info(
+        "go_info",
+        "There is no Go here; the label says so.",
+        "version",
+        go,
+    ));
     let ringd = env!("CARGO_PKG_VERSION").to_string();
     families.push(Family::info(
         "ringd_info",
