@@ -13,6 +13,7 @@
 pub mod accept;
 pub mod directory;
 pub mod panic;
+pub mod server;
 pub mod signals;
 pub mod stop;
 

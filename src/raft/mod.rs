@@ -130,8 +130,15 @@ impl Consensus {
             raftpb::ConfChangeType::ConfChangeRemoveNode => (ConfChangeType::RemoveNode, change.node_id()),
             raftpb::ConfChangeType::ConfChangeUpdateNode => (ConfChangeType::AddNode, raft::INVALID_ID),
         };
-        let change = ConfChange { change_type, node_id, ..ConfChange::default() };
-        let conf_state = self.node.apply_conf_change(&change).expect("one member changes at a time");
+        let change = ConfChange {
+            change_type,
+            node_id,
+            ..ConfChange::default()
+        };
+        let conf_state = self
+            .node
+            .apply_conf_change(&change)
+            .expect("one member changes at a time");
         conf_state_to_etcd(&conf_state)
     }
 

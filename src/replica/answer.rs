@@ -54,7 +54,10 @@ pub fn read<M: Map>(
         Read::Txn(request) => replica.state().read_txn(&request),
         Read::LeaseKeepAlive(request) => {
             let id = request.id;
-            let call = Call { ticket: call.ticket, request: Request::Read(Read::LeaseKeepAlive(request)) };
+            let call = Call {
+                ticket: call.ticket,
+                request: Request::Read(Read::LeaseKeepAlive(request)),
+            };
             match keep_alive(replica, call, id, now) {
                 Some(outcome) => outcome,
                 None => return,
@@ -71,7 +74,11 @@ pub fn read<M: Map>(
 
 fn reply(ticket: Ticket, outcome: Result<Bytes, Reject>) -> Reply {
     match outcome {
-        Ok(answer) => Reply { stream: ticket.stream, method: ticket.method, outcome: Ok(answer) },
+        Ok(answer) => Reply {
+            stream: ticket.stream,
+            method: ticket.method,
+            outcome: Ok(answer),
+        },
         Err(reject) => refusal(ticket, reject),
     }
 }
@@ -121,13 +128,20 @@ fn keep_alive<M: Map>(
             return None;
         }
         Renewal::ClearCheckpoint => {
-            let checkpoints = vec![LeaseCheckpoint { id: lease_id, remaining_ttl: 0 }];
+            let checkpoints = vec![LeaseCheckpoint {
+                id: lease_id,
+                remaining_ttl: 0,
+            }];
             let clear = Write::LeaseCheckpoint(LeaseCheckpointRequest { checkpoints });
             replica.propose_before(&clear, call, now);
             return None;
         }
     };
-    Some(Ok(replica.state().lease_keep_alive_response(LeaseId(lease_id), revision, ttl)))
+    Some(Ok(replica.state().lease_keep_alive_response(
+        LeaseId(lease_id),
+        revision,
+        ttl,
+    )))
 }
 
 fn status<M: Map>(replica: &Replica<Backend<M>>, facts: &Facts) -> Bytes {
@@ -153,7 +167,10 @@ fn status<M: Map>(replica: &Replica<Backend<M>>, facts: &Facts) -> Bytes {
         is_learner: false,
         storage_version: facts.storage_version.clone(),
         db_size_quota: facts.quota_bytes as i64,
-        downgrade_info: Some(DowngradeInfo { enabled: false, target_version: String::new() }),
+        downgrade_info: Some(DowngradeInfo {
+            enabled: false,
+            target_version: String::new(),
+        }),
     };
     response.encode_to_vec().into()
 }

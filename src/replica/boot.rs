@@ -100,9 +100,16 @@ pub async fn boot<H: Host, M: Map>(
         found(host, options).await?
     };
     let applied = applied_index(&backend)?;
-    let metadata = log.snapshot.as_ref().map(|snapshot| snapshot.get_metadata().clone()).unwrap_or_default();
+    let metadata = log
+        .snapshot
+        .as_ref()
+        .map(|snapshot| snapshot.get_metadata().clone())
+        .unwrap_or_default();
     if applied < metadata.index && applied != 0 {
-        return Err(Fault::TreeBehindSnapshot { applied: LogIndex(applied), snapshot: LogIndex(metadata.index) });
+        return Err(Fault::TreeBehindSnapshot {
+            applied: LogIndex(applied),
+            snapshot: LogIndex(metadata.index),
+        });
     }
     let restored = restore_store(&backend)?;
     let config = StateConfig {
@@ -110,9 +117,15 @@ pub async fn boot<H: Host, M: Map>(
         member_id: log.member_id,
         quota_bytes: options.quota_bytes,
         learners_max: options.learners_max,
-        snapshot: EntryAt { index: LogIndex(metadata.index), term: Term(metadata.term) },
+        snapshot: EntryAt {
+            index: LogIndex(metadata.index),
+            term: Term(metadata.term),
+        },
         snapshot_members: snapshot_members(log.snapshot.as_ref())?,
-        lease: LessorConfig { hash_seed: host.random_u64(), ..options.lease },
+        lease: LessorConfig {
+            hash_seed: host.random_u64(),
+            ..options.lease
+        },
     };
     let resume_compaction = restored.resume_compaction;
     let state = State::open(backend, restored, config)?;
@@ -127,7 +140,15 @@ pub async fn boot<H: Host, M: Map>(
     consensus.set_election_timeout(host.random_u64());
     let ids = RequestIds::new(log.member_id, host.wall_time());
     let entropy = host.random_u64();
-    let replica = Replica::new(options.replica, consensus, log.encoder, state, log.member_id, ids, entropy);
+    let replica = Replica::new(
+        options.replica,
+        consensus,
+        log.encoder,
+        state,
+        log.member_id,
+        ids,
+        entropy,
+    );
     Ok(Booted {
         replica,
         wal: log.wal,
@@ -150,7 +171,8 @@ async fn reopen<H: Host>(host: &H, options: &BootOptions, snapshots: &SnapshotFi
         conf_state: Some(snapshot.get_metadata().get_conf_state().clone()),
     });
     let (wal, encoder, replay) = Wal::open(host, directory, &from.unwrap_or_default(), options.wal).await?;
-    let metadata = walpb::Metadata::decode(&replay.metadata[..]).map_err(|_| Fault::LogWithoutMetadata(directory.clone()))?;
+    let metadata =
+        walpb::Metadata::decode(&replay.metadata[..]).map_err(|_| Fault::LogWithoutMetadata(directory.clone()))?;
     let (member_id, cluster_id) = (MemberId(metadata.node_id()), ClusterId(metadata.cluster_id()));
     tracing::info!(
         "cluster-id" = format!("{cluster_id:x}"),
@@ -158,7 +180,14 @@ async fn reopen<H: Host>(host: &H, options: &BootOptions, snapshots: &SnapshotFi
         "commit-index" = replay.hard_state.commit,
         "restarting local member"
     );
-    Ok(Log { wal, encoder, replay, member_id, cluster_id, snapshot })
+    Ok(Log {
+        wal,
+        encoder,
+        replay,
+        member_id,
+        cluster_id,
+        snapshot,
+    })
 }
 
 /// A new cluster's log: its metadata, and the entry that adds its first member, which counts as committed (raft's
@@ -167,10 +196,16 @@ async fn found<H: Host>(host: &H, options: &BootOptions) -> Result<Log<H>, Fault
     let cluster = &options.cluster;
     let member_id = member::ids::initial_member_id(&cluster.peer_urls, &cluster.token);
     let cluster_id = member::ids::cluster_id(&[member_id]);
-    let metadata = walpb::Metadata { node_id: Some(member_id.0), cluster_id: Some(cluster_id.0) };
-    let (wal, mut encoder) =
-        Wal::create(host, &options.wal_directory, &metadata.encode_to_vec(), options.wal).await?;
-    let member = Member { id: member_id, peer_urls: cluster.peer_urls.clone(), ..Member::default() };
+    let metadata = walpb::Metadata {
+        node_id: Some(member_id.0),
+        cluster_id: Some(cluster_id.0),
+    };
+    let (wal, mut encoder) = Wal::create(host, &options.wal_directory, &metadata.encode_to_vec(), options.wal).await?;
+    let member = Member {
+        id: member_id,
+        peer_urls: cluster.peer_urls.clone(),
+        ..Member::default()
+    };
     let change = raftpb::ConfChange {
         id: Some(0),
         r#type: Some(raftpb::ConfChangeType::ConfChangeAddNode as i32),
@@ -184,7 +219,11 @@ async fn found<H: Host>(host: &H, options: &BootOptions) -> Result<Log<H>, Fault
         data: Bytes::from(change.encode_to_vec()),
         ..Entry::default()
     };
-    let hard_state = HardState { term: 1, commit: 1, ..HardState::default() };
+    let hard_state = HardState {
+        term: 1,
+        commit: 1,
+        ..HardState::default()
+    };
     encoder.append(std::slice::from_ref(&entry), Some(&hard_state));
     let batch = encoder.seal(|len| wal.buffer(len)).expect("an entry has gathered");
     wal.write(batch).await?;
@@ -193,14 +232,27 @@ async fn found<H: Host>(host: &H, options: &BootOptions) -> Result<Log<H>, Fault
         "local-member-id" = format!("{member_id:x}"),
         "starting local member"
     );
-    let replay = Replay { hard_state, entries: vec![entry], ..Replay::default() };
-    Ok(Log { wal, encoder, replay, member_id, cluster_id, snapshot: None })
+    let replay = Replay {
+        hard_state,
+        entries: vec![entry],
+        ..Replay::default()
+    };
+    Ok(Log {
+        wal,
+        encoder,
+        replay,
+        member_id,
+        cluster_id,
+        snapshot: None,
+    })
 }
 
 /// The applied index that the tree holds; 0 if it was never saved.
 fn applied_index<M: Map>(backend: &Backend<M>) -> Result<u64, Fault> {
     let stored = backend.get(Bucket::Meta, b"consistent_index").map_err(Fault::Page)?;
-    Ok(stored.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes))
+    Ok(stored
+        .and_then(|bytes| bytes.try_into().ok())
+        .map_or(0, u64::from_be_bytes))
 }
 
 /// Rebuilds the store from the tree: one ordered scan.

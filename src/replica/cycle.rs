@@ -134,8 +134,8 @@ impl<T: Tree> Replica<T> {
     }
 
     fn admit(&mut self, ticket: Ticket, mut write: Write, now: Monotonic) -> Result<(), Reject> {
-        let is_behind = self.consensus.committed().0
-            > self.state.applied().index.0 + limits::COMMITTED_AHEAD_OF_APPLIED_MAX;
+        let is_behind =
+            self.consensus.committed().0 > self.state.applied().index.0 + limits::COMMITTED_AHEAD_OF_APPLIED_MAX;
         if is_behind
             || self.waiters.len() >= limits::PROPOSALS_PENDING_MAX
             || self.waiting_bytes >= limits::PROPOSALS_PENDING_BYTES_MAX
@@ -201,7 +201,8 @@ impl<T: Tree> Replica<T> {
             self.log.append(&cycle.entries, cycle.hard_state.as_ref());
             self.gathered_number = cycle.number;
             if !cycle.messages_after_sync.is_empty() {
-                self.messages_after_sync.push_back((cycle.number, cycle.messages_after_sync));
+                self.messages_after_sync
+                    .push_back((cycle.number, cycle.messages_after_sync));
             }
             for read in &cycle.reads {
                 let context = read.request_ctx.as_slice().try_into().map(u64::from_be_bytes);
@@ -224,7 +225,10 @@ impl<T: Tree> Replica<T> {
     }
 
     fn apply(&mut self, entry: &Entry, now: Monotonic, outputs: &mut Outputs) -> Result<(), ApplyFault> {
-        let at = EntryAt { index: LogIndex(entry.index), term: Term(entry.term) };
+        let at = EntryAt {
+            index: LogIndex(entry.index),
+            term: Term(entry.term),
+        };
         let applied = match entry.entry_type {
             EntryType::EntryNormal => self.state.apply(at, entry.data.clone(), now)?,
             EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => {
@@ -244,8 +248,17 @@ impl<T: Tree> Replica<T> {
         match (waiter, applied.answer) {
             (Some(Waiter::Client { ticket, entry_bytes }), outcome) => {
                 self.waiting_bytes -= entry_bytes;
-                let outcome = outcome.expect("what a client proposed is applied once").map_err(Into::into);
-                answer = Some((ticket, Reply { stream: ticket.stream, method: ticket.method, outcome }));
+                let outcome = outcome
+                    .expect("what a client proposed is applied once")
+                    .map_err(Into::into);
+                answer = Some((
+                    ticket,
+                    Reply {
+                        stream: ticket.stream,
+                        method: ticket.method,
+                        outcome,
+                    },
+                ));
             }
             (Some(Waiter::Held(ticket, reply)), _) => outputs.replies.push((ticket, reply)),
             (Some(Waiter::Read(call)), _) => outputs.reads.push(*call),
@@ -254,7 +267,12 @@ impl<T: Tree> Replica<T> {
         match applied.effect {
             None => outputs.replies.extend(answer),
             Some(effect) => {
-                let held = if holds_answer(&effect) { answer } else { outputs.replies.extend(answer); None };
+                let held = if holds_answer(&effect) {
+                    answer
+                } else {
+                    outputs.replies.extend(answer);
+                    None
+                };
                 outputs.effects.push(Requested { effect, held });
             }
         }
@@ -280,7 +298,11 @@ impl<T: Tree> Replica<T> {
     pub fn persisted(&mut self, outputs: &mut Outputs) {
         let written = self.write_in_flight.take().expect("a write was in flight");
         // Later cycles in which only the commit moved promise nothing, so they need not wait for their write.
-        let number = if self.log.must_sync() { written } else { self.gathered_number };
+        let number = if self.log.must_sync() {
+            written
+        } else {
+            self.gathered_number
+        };
         self.release(number, outputs);
     }
 
@@ -305,7 +327,9 @@ impl<T: Tree> Replica<T> {
         let timeout = u64::try_from(self.options.request_timeout.as_nanos()).unwrap_or(u64::MAX);
         let earliest = Monotonic(now.0.saturating_sub(timeout));
         while let Some(call) = self.reads.pop_expired(earliest) {
-            outputs.replies.push((call.ticket, refusal(call.ticket, Reject::Timeout)));
+            outputs
+                .replies
+                .push((call.ticket, refusal(call.ticket, Reject::Timeout)));
         }
     }
 
@@ -315,7 +339,9 @@ impl<T: Tree> Replica<T> {
             self.give_up(waiter, Reject::Stopped, outputs);
         }
         while let Some(call) = self.reads.pop_expired(Monotonic(u64::MAX)) {
-            outputs.replies.push((call.ticket, refusal(call.ticket, Reject::Stopped)));
+            outputs
+                .replies
+                .push((call.ticket, refusal(call.ticket, Reject::Stopped)));
         }
     }
 
@@ -329,6 +355,13 @@ impl<T: Tree> Replica<T> {
             Waiter::Read(call) => outputs.replies.push((call.ticket, refusal(call.ticket, reject))),
             Waiter::Own => {}
         }
+    }
+
+    /// Starts an election at once: right for a lone member, whom nobody can prefer another to.
+    pub fn campaign(&mut self) {
+        self.consensus
+            .campaign()
+            .expect("a member of its own cluster may campaign");
     }
 
     /// Whether the log still has to write something that must be durable.
@@ -354,6 +387,11 @@ impl<T: Tree> Replica<T> {
     /// Consensus, for messages and elections.
     pub fn consensus_mut(&mut self) -> &mut Consensus {
         &mut self.consensus
+    }
+
+    /// Whether something waits for the next turn to be proposed.
+    pub fn has_proposals(&self) -> bool {
+        !self.proposals.is_empty() && self.consensus.is_leader()
     }
 
     /// Writes that wait for the log.
@@ -397,7 +435,11 @@ impl<T: Tree> Replica<T> {
 
 /// The answer that says why there is none.
 pub fn refusal(ticket: Ticket, reject: Reject) -> Reply {
-    Reply { stream: ticket.stream, method: ticket.method, outcome: Err(reject.into()) }
+    Reply {
+        stream: ticket.stream,
+        method: ticket.method,
+        outcome: Err(reject.into()),
+    }
 }
 
 fn holds_answer(effect: &Effect) -> bool {

@@ -29,8 +29,9 @@ use crate::{
     base::Monotonic,
     host::{Disk, File, Host, Notify, Receiver, Sender},
     limits,
+    ops::health::HealthAlarm,
     propose::{Call, FileWork, Request, Ticket},
-    rpc::desk::Desk,
+    rpc::{desk::Desk, http::MemberView},
     wal::{Wal, WalFault, WriteReport},
     wire::proto::etcdserverpb::AlarmType,
 };
@@ -71,6 +72,10 @@ pub struct Home<H: Host, M: crate::host::Map> {
     pub store_events: Receiver<StoreEvent<M>>,
     /// `.snap` files, and what of the log they make needless.
     pub snapshotter: Snapshotter<H>,
+    /// A compaction that a crash interrupted, to go on with.
+    pub resume_compaction: Option<i64>,
+    /// Raised once, when the cluster knows this member by its name: clients may come.
+    pub ready: Rc<Notify>,
     /// Raised to end the loop in an orderly way.
     pub stop: Rc<Notify>,
 }
@@ -89,6 +94,9 @@ struct Progress<M: crate::host::Map> {
     next_lease_tick: Monotonic,
     committed_at: Monotonic,
     is_stopping: bool,
+    is_ready: bool,
+    /// What the health endpoints know may have changed.
+    is_view_stale: bool,
     /// One timer for all that is due; it may fire early, never late.
     timer: Option<(Monotonic, Pin<Box<dyn Future<Output = ()>>>)>,
 }
@@ -117,8 +125,11 @@ pub async fn run<H: Host, M: crate::host::Map>(mut home: Home<H, M>) -> Result<H
         next_lease_tick: now,
         committed_at: now,
         is_stopping: false,
+        is_ready: false,
+        is_view_stale: true,
         timer: None,
     };
+    home.begin(&mut progress, now)?;
     loop {
         let woken = wait(&mut home, &mut progress).await?;
         let now = home.host.now();
@@ -131,9 +142,18 @@ pub async fn run<H: Host, M: crate::host::Map>(mut home: Home<H, M>) -> Result<H
         home.replica.turn(now, &mut progress.outputs)?;
         home.start_write(&mut progress);
         progress.compactor.step(&mut home.replica, &mut progress.works);
-        home.snapshotter.step(&home.host, &home.desk, &mut home.replica, progress.works.durable_applied())?;
-        progress.scans.step(&mut home.replica, &mut progress.works, &mut progress.outputs);
+        home.snapshotter.step(
+            &home.host,
+            &home.desk,
+            &mut home.replica,
+            progress.works.durable_applied(),
+        )?;
+        progress
+            .scans
+            .step(&mut home.replica, &mut progress.works, &mut progress.outputs);
         home.carry_out(&mut progress, now);
+        home.tell_ready(&mut progress);
+        home.tell_view(&mut progress);
         home.commit(&mut progress, now)?;
         progress.is_stopping |= woken.is_stopped;
         if progress.is_stopping && progress.write.is_none() && !home.replica.state().tree().is_committing() {
@@ -144,12 +164,15 @@ pub async fn run<H: Host, M: crate::host::Map>(mut home: Home<H, M>) -> Result<H
     }
 }
 
-async fn wait<H: Host, M: crate::host::Map>(
-    home: &mut Home<H, M>,
-    progress: &mut Progress<M>,
-) -> Result<Woken, Fault> {
-    let has_work = progress.compactor.has_work() || progress.scans.has_work() || home.desk.has_calls();
-    let wake_at = progress.next_tick.min(home.commit_due(progress)).min(progress.next_lease_tick);
+async fn wait<H: Host, M: crate::host::Map>(home: &mut Home<H, M>, progress: &mut Progress<M>) -> Result<Woken, Fault> {
+    let has_work = progress.compactor.has_work()
+        || progress.scans.has_work()
+        || home.desk.has_calls()
+        || home.replica.has_proposals();
+    let wake_at = progress
+        .next_tick
+        .min(home.commit_due(progress))
+        .min(progress.next_lease_tick);
     if progress.timer.as_ref().is_none_or(|(at, _)| wake_at < *at) {
         progress.timer = Some((wake_at, Box::pin(home.host.sleep_until(wake_at))));
     }
@@ -171,7 +194,9 @@ async fn wait<H: Host, M: crate::host::Map>(
             let Some(event) = event else {
                 return Poll::Ready(Err(Fault::StoreGone));
             };
-            progress.works.take_event(event, &mut home.replica, &mut progress.outputs)?;
+            progress
+                .works
+                .take_event(event, &mut home.replica, &mut progress.outputs)?;
             is_woken = true;
         }
         if let Some((_, timer)) = &mut progress.timer
@@ -180,7 +205,11 @@ async fn wait<H: Host, M: crate::host::Map>(
             progress.timer = None;
             is_woken = true;
         }
-        if is_woken { Poll::Ready(Ok(woken)) } else { Poll::Pending }
+        if is_woken {
+            Poll::Ready(Ok(woken))
+        } else {
+            Poll::Pending
+        }
     })
     .await
 }
@@ -200,6 +229,48 @@ fn poll_write(write: &mut Option<LogWrite>, woken: &mut Woken, context: &mut Con
 }
 
 impl<H: Host, M: crate::host::Map> Home<H, M> {
+    /// The first turn: what the log has committed is applied again, and a lone member elects itself.
+    fn begin(&mut self, progress: &mut Progress<M>, now: Monotonic) -> Result<(), Fault> {
+        self.replica.turn(now, &mut progress.outputs)?;
+        if !self.replica.consensus().is_alone() {
+            return Err(Fault::OtherVoters);
+        }
+        if let Some(revision) = self.resume_compaction.take()
+            && let Ok(compaction) = self.replica.state_mut().store_and_tree().0.compact(revision, false)
+        {
+            progress.compactor.schedule(Some(compaction), None);
+        }
+        self.replica.campaign();
+        self.replica.turn(now, &mut progress.outputs)?;
+        self.start_write(progress);
+        self.carry_out(progress, now);
+        Ok(())
+    }
+
+    fn tell_ready(&mut self, progress: &mut Progress<M>) {
+        if !progress.is_ready && leases::is_published(&self.replica, &self.identity) {
+            progress.is_ready = true;
+            tracing::info!(
+                "local-member-id" = format!("{:x}", self.identity.member_id),
+                "published local member to cluster through raft"
+            );
+            self.ready.notify();
+        }
+    }
+
+    fn tell_view(&mut self, progress: &mut Progress<M>) {
+        if !std::mem::take(&mut progress.is_view_stale) {
+            return;
+        }
+        let state = self.replica.state();
+        let alarms = state.alarms().list(0);
+        self.desk.set_view(MemberView {
+            alarms: alarms.iter().map(|alarm| health_alarm(alarm.alarm())).collect(),
+            has_leader: self.replica.consensus().leader().is_some(),
+            cluster_version: state.members().version().map(ToString::to_string),
+        });
+    }
+
     fn take_calls(&mut self, progress: &mut Progress<M>, now: Monotonic) {
         self.desk.take_calls(&mut progress.calls);
         for call in progress.calls.drain(..) {
@@ -212,6 +283,7 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
             // A late tick is one tick: raft's clock may run slow, never fast.
             progress.next_tick = now + self.options.heartbeat;
             self.replica.tick(now, &mut progress.outputs);
+            progress.is_view_stale = true;
             self.desk.wake_due(now);
         }
         if now >= progress.next_lease_tick {
@@ -238,6 +310,8 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
             // A lone member has nobody to send to; a member of a larger cluster does not get past its start.
             tracing::warn!(?message, "message for a peer dropped");
         }
+        progress.is_view_stale |= outputs.role_changed || !outputs.effects.is_empty();
+        outputs.role_changed = false;
         for requested in std::mem::take(&mut outputs.effects) {
             self.carry_out_effect(requested, &mut progress.compactor, now);
         }
@@ -269,7 +343,11 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
         match requested.effect {
             Effect::TermBegun => leases::begin_term(&mut self.replica, &self.identity, now),
             Effect::RaiseAlarm(alarm) => self.replica.raise_alarm(alarm, requested.held, now),
-            Effect::AlarmChanged { alarm, member, is_raised } => {
+            Effect::AlarmChanged {
+                alarm,
+                member,
+                is_raised,
+            } => {
                 let alarm = AlarmType::try_from(alarm).map_or("unknown", |alarm| alarm.as_str_name());
                 let what = if is_raised { "alarm raised" } else { "alarm disarmed" };
                 tracing::warn!(alarm, from = format!("{member:x}"), "{what}");
@@ -299,7 +377,11 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
         let is_due = now >= self.commit_due(progress);
         let backend = self.replica.state().tree();
         let is_full = backend.operations() >= self.options.commit_operations_max;
-        let is_wanted = is_due || is_full || progress.works.wants_commit() || self.snapshotter.wants_commit() || progress.is_stopping;
+        let is_wanted = is_due
+            || is_full
+            || progress.works.wants_commit()
+            || self.snapshotter.wants_commit()
+            || progress.is_stopping;
         if is_wanted && !backend.is_committing() && self.store.room() > 0 {
             progress.committed_at = now;
             progress.works.sealed(self.replica.state().applied().index);
@@ -323,6 +405,14 @@ pub(super) fn send<M: crate::host::Map>(
     request: StoreRequest<M>,
 ) -> Result<(), Fault> {
     store.try_send(request).map_err(|_| Fault::StoreGone)
+}
+
+fn health_alarm(alarm: AlarmType) -> HealthAlarm {
+    match alarm {
+        AlarmType::Nospace => HealthAlarm::NoSpace,
+        AlarmType::Corrupt => HealthAlarm::Corrupt,
+        AlarmType::None => HealthAlarm::Unknown,
+    }
 }
 
 /// Begins work on the file. What walks over the index first does so in slices.

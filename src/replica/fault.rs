@@ -57,7 +57,10 @@ impl fmt::Display for Fault {
             ),
             Fault::SnapshotData(fault) => write!(f, "snapshot file: v2 store: {}", fault.0),
             Fault::OtherVoters => {
-                write!(f, "the data directory is of a member of a larger cluster, which is not supported yet")
+                write!(
+                    f,
+                    "the data directory is of a member of a larger cluster, which is not supported yet"
+                )
             }
             Fault::File(error) => write!(f, "{error}"),
         }

@@ -45,7 +45,13 @@ enum Running {
 impl<M: Map> Default for FileWorks<M> {
     fn default() -> Self {
         let running = HashMap::with_hasher(FixedState::default());
-        FileWorks { waiting: VecDeque::new(), running, next_id: 0, sealed_applied: LogIndex(0), durable_applied: LogIndex(0) }
+        FileWorks {
+            waiting: VecDeque::new(),
+            running,
+            next_id: 0,
+            sealed_applied: LogIndex(0),
+            durable_applied: LogIndex(0),
+        }
     }
 }
 
@@ -64,7 +70,9 @@ impl<M: Map> FileWorks<M> {
 
     /// `Maintenance.HashKV`, whose walk over the index is done.
     pub fn hash_kv(&mut self, ticket: Ticket, hasher: KvHasher) {
-        self.start(Running::HashKv(ticket), |id| StoreRequest::Job(id, Box::new(HashKvJob::new(hasher))));
+        self.start(Running::HashKv(ticket), |id| {
+            StoreRequest::Job(id, Box::new(HashKvJob::new(hasher)))
+        });
     }
 
     /// `Maintenance.Defragment`.
@@ -79,7 +87,9 @@ impl<M: Map> FileWorks<M> {
 
     /// The second part of a compaction; without one, `held` only waits for those before it.
     pub fn compact(&mut self, physical: Option<PhysicalCompaction>, held: Option<(Ticket, Reply)>) {
-        self.start(Running::Compact(held), |id| StoreRequest::Job(id, Box::new(CompactionJob::new(physical))));
+        self.start(Running::Compact(held), |id| {
+            StoreRequest::Job(id, Box::new(CompactionJob::new(physical)))
+        });
     }
 
     /// Whether requests wait for a commit to go behind.
@@ -129,7 +139,10 @@ impl<M: Map> FileWorks<M> {
             }
             StoreEvent::JobDone(id, result) => self.finish_job(id, result, replica, outputs),
             StoreEvent::Hashed(id, report) => {
-                let response = HashResponse { header: Some(replica.state().header_message()), hash: report.hash };
+                let response = HashResponse {
+                    header: Some(replica.state().header_message()),
+                    hash: report.hash,
+                };
                 self.finish(id, Ok(response.encode_to_vec()), outputs);
             }
             StoreEvent::Defragmented(id, report) => {
@@ -151,13 +164,7 @@ impl<M: Map> FileWorks<M> {
         Ok(())
     }
 
-    fn finish_job(
-        &mut self,
-        id: JobId,
-        result: JobResult,
-        replica: &mut Replica<Backend<M>>,
-        outputs: &mut Outputs,
-    ) {
+    fn finish_job(&mut self, id: JobId, result: JobResult, replica: &mut Replica<Backend<M>>, outputs: &mut Outputs) {
         let Some(running) = self.running.remove(&id) else {
             return;
         };
@@ -170,12 +177,20 @@ impl<M: Map> FileWorks<M> {
                     compact_revision: hash.compact_revision,
                     hash_revision: hash.revision,
                 };
-                outputs.replies.push((ticket, answer(ticket, Ok(response.encode_to_vec()))));
+                outputs
+                    .replies
+                    .push((ticket, answer(ticket, Ok(response.encode_to_vec()))));
             }
             Running::Compact(held) => {
-                let outcome = *result.downcast::<CompactionOutcome>().expect("a compaction gives its outcome");
+                let outcome = *result
+                    .downcast::<CompactionOutcome>()
+                    .expect("a compaction gives its outcome");
                 if let Some(revision) = outcome.revision {
-                    tracing::info!("compact-revision" = revision, deleted = outcome.deleted, "finished scheduled compaction");
+                    tracing::info!(
+                        "compact-revision" = revision,
+                        deleted = outcome.deleted,
+                        "finished scheduled compaction"
+                    );
                 }
                 if let Some(hash) = outcome.hash {
                     replica.state_mut().store_and_tree().0.hashes.store(hash);
@@ -194,7 +209,11 @@ impl<M: Map> FileWorks<M> {
 }
 
 fn answer(ticket: Ticket, outcome: Result<Vec<u8>, Status>) -> Reply {
-    Reply { stream: ticket.stream, method: ticket.method, outcome: outcome.map(Into::into) }
+    Reply {
+        stream: ticket.stream,
+        method: ticket.method,
+        outcome: outcome.map(Into::into),
+    }
 }
 
 fn internal(fault: &dyn std::fmt::Display) -> Status {

@@ -43,7 +43,11 @@ impl<M: Map> Records for TreeRecords<'_, M> {
                     let Some((revision, is_tombstone)) = Revision::decode(key) else {
                         return;
                     };
-                    let kind = if is_tombstone { RecordKind::Tombstone } else { RecordKind::Put };
+                    let kind = if is_tombstone {
+                        RecordKind::Tombstone
+                    } else {
+                        RecordKind::Put
+                    };
                     if visit(revision, kind, record).is_break() {
                         return;
                     }
@@ -93,13 +97,21 @@ impl<M: Map> HashKvJob<M> {
 impl<M: Map> StoreJob<M> for HashKvJob<M> {
     fn step(&mut self, root: &Pin<M>, _changes: &mut Batch) -> Result<Progress, Fault> {
         let root = self.root.get_or_insert_with(|| root.clone());
-        let records = TreeRecords { root, changes: None, fault: Default::default() };
+        let records = TreeRecords {
+            root,
+            changes: None,
+            fault: Default::default(),
+        };
         let is_done = self.hasher.slice(&records, HASH_RECORDS_PER_SLICE);
         if let Some(fault) = records.fault.take() {
             return Err(fault);
         }
         let hash: KeyValueHash = self.hasher.finish();
-        Ok(if is_done { Progress::Done(Box::new(hash)) } else { Progress::More })
+        Ok(if is_done {
+            Progress::Done(Box::new(hash))
+        } else {
+            Progress::More
+        })
     }
 }
 
@@ -128,10 +140,18 @@ impl CompactionJob {
 impl<M: Map> StoreJob<M> for CompactionJob {
     fn step(&mut self, root: &Pin<M>, changes: &mut Batch) -> Result<Progress, Fault> {
         let Some(physical) = &mut self.physical else {
-            let outcome = CompactionOutcome { revision: None, deleted: 0, hash: None };
+            let outcome = CompactionOutcome {
+                revision: None,
+                deleted: 0,
+                hash: None,
+            };
             return Ok(Progress::Done(Box::new(outcome)));
         };
-        let mut tree = TreeRecords { root, changes: Some(changes), fault: Default::default() };
+        let mut tree = TreeRecords {
+            root,
+            changes: Some(changes),
+            fault: Default::default(),
+        };
         let step = physical.step(&mut tree, COMPACTION_RECORDS_PER_SLICE);
         if let Some(fault) = tree.fault.take() {
             return Err(fault);

@@ -36,12 +36,19 @@ pub fn begin_term<T: Tree>(replica: &mut Replica<T>, identity: &Identity, now: M
         return;
     }
     replica.state_mut().lessor_mut().promote(identity.election_timeout, now);
-    let attributes = Attributes { name: identity.name.clone(), client_urls: identity.client_urls.clone() };
-    let publish =
-        ClusterMemberAttrSetRequest { member_id: identity.member_id.0, member_attributes: Some(attributes) };
+    let attributes = Attributes {
+        name: identity.name.clone(),
+        client_urls: identity.client_urls.clone(),
+    };
+    let publish = ClusterMemberAttrSetRequest {
+        member_id: identity.member_id.0,
+        member_attributes: Some(attributes),
+    };
     replica.propose_own(&Write::ClusterMemberAttrSet(publish), now);
     if replica.state().members().version().is_none() {
-        let version = ClusterVersionSetRequest { ver: identity.cluster_version.clone() };
+        let version = ClusterVersionSetRequest {
+            ver: identity.cluster_version.clone(),
+        };
         replica.propose_own(&Write::ClusterVersionSet(version), now);
     }
 }

@@ -33,9 +33,16 @@ struct Scan {
 }
 
 enum Stage {
-    Walk { scan: RangeScan, header: Bytes, keys_only: bool },
+    Walk {
+        scan: RangeScan,
+        header: Bytes,
+        keys_only: bool,
+    },
     Measure(RangeEncoder),
-    Write { encoder: RangeEncoder, answer: BytesMut },
+    Write {
+        encoder: RangeEncoder,
+        answer: BytesMut,
+    },
     Hash(HashJob),
 }
 
@@ -57,14 +64,26 @@ impl Scans {
     ) {
         let pinned_revision = scan.revision();
         replica.state_mut().store_and_tree().0.pin(pinned_revision);
-        self.turns.push_back(Scan { ticket, pinned_revision, stage: Stage::Walk { scan, header, keys_only } });
+        self.turns.push_back(Scan {
+            ticket,
+            pinned_revision,
+            stage: Stage::Walk {
+                scan,
+                header,
+                keys_only,
+            },
+        });
     }
 
     /// Begins a HashKV.
     pub fn begin_hash<M: Map>(&mut self, replica: &mut Replica<Backend<M>>, ticket: Ticket, job: HashJob) {
         let pinned_revision = job.revision();
         replica.state_mut().store_and_tree().0.pin(pinned_revision);
-        self.turns.push_back(Scan { ticket, pinned_revision, stage: Stage::Hash(job) });
+        self.turns.push_back(Scan {
+            ticket,
+            pinned_revision,
+            stage: Stage::Hash(job),
+        });
     }
 
     /// Whether [`Scans::step`] has something to do.
@@ -73,22 +92,30 @@ impl Scans {
     }
 
     /// Carries the next walk on by a slice.
-    pub fn step<M: Map>(
-        &mut self,
-        replica: &mut Replica<Backend<M>>,
-        works: &mut FileWorks<M>,
-        outputs: &mut Outputs,
-    ) {
-        let Some(Scan { ticket, pinned_revision, stage }) = self.turns.pop_front() else {
+    pub fn step<M: Map>(&mut self, replica: &mut Replica<Backend<M>>, works: &mut FileWorks<M>, outputs: &mut Outputs) {
+        let Some(Scan {
+            ticket,
+            pinned_revision,
+            stage,
+        }) = self.turns.pop_front()
+        else {
             return;
         };
         match step(replica, stage) {
             Step::More(stage) => {
-                self.turns.push_back(Scan { ticket, pinned_revision, stage });
+                self.turns.push_back(Scan {
+                    ticket,
+                    pinned_revision,
+                    stage,
+                });
                 return;
             }
             Step::Answer(answer) => {
-                let reply = Reply { stream: ticket.stream, method: ticket.method, outcome: Ok(answer) };
+                let reply = Reply {
+                    stream: ticket.stream,
+                    method: ticket.method,
+                    outcome: Ok(answer),
+                };
                 outputs.replies.push((ticket, reply));
             }
             Step::Hashed(hasher) => works.hash_kv(ticket, hasher),
@@ -100,12 +127,20 @@ impl Scans {
 fn step<M: Map>(replica: &Replica<Backend<M>>, stage: Stage) -> Step {
     let (store, tree) = (replica.state().store(), replica.state().tree());
     match stage {
-        Stage::Walk { mut scan, header, keys_only } => {
+        Stage::Walk {
+            mut scan,
+            header,
+            keys_only,
+        } => {
             if store.range_slice(&mut scan, KEYS_PER_SLICE) {
                 let encoder = RangeEncoder::new(&header, scan.finish(tree), keys_only);
                 Step::More(Stage::Measure(encoder))
             } else {
-                Step::More(Stage::Walk { scan, header, keys_only })
+                Step::More(Stage::Walk {
+                    scan,
+                    header,
+                    keys_only,
+                })
             }
         }
         Stage::Measure(mut encoder) => {
@@ -116,7 +151,10 @@ fn step<M: Map>(replica: &Replica<Backend<M>>, stage: Stage) -> Step {
                 Step::More(Stage::Measure(encoder))
             }
         }
-        Stage::Write { mut encoder, mut answer } => match encoder.chunk(tree, BYTES_PER_SLICE) {
+        Stage::Write {
+            mut encoder,
+            mut answer,
+        } => match encoder.chunk(tree, BYTES_PER_SLICE) {
             Some(chunk) => {
                 answer.extend_from_slice(&chunk);
                 Step::More(Stage::Write { encoder, answer })

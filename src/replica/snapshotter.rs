@@ -53,7 +53,10 @@ enum Stage {
     /// Waits for a commit of the tree that covers the index.
     Committing(Box<Snapshot>),
     /// Its file is being written.
-    Saving { snapshot: Box<WalSnapshot>, outcome: Rc<RefCell<Option<Result<(), Fault>>>> },
+    Saving {
+        snapshot: Box<WalSnapshot>,
+        outcome: Rc<RefCell<Option<Result<(), Fault>>>>,
+    },
     /// The log has gathered its record, which the next write makes durable.
     Recording(LogIndex),
 }
@@ -155,7 +158,10 @@ impl<H: Host> Snapshotter<H> {
             *ended.borrow_mut() = Some(result);
             service.replica_notify().notify();
         });
-        self.stage = Stage::Saving { snapshot: Box::new(record), outcome };
+        self.stage = Stage::Saving {
+            snapshot: Box::new(record),
+            outcome,
+        };
     }
 
     fn release<M: Map>(&mut self, replica: &mut Replica<Backend<M>>, index: LogIndex) {
@@ -177,8 +183,12 @@ impl<H: Host> Snapshotter<H> {
         };
         last?;
         self.next_purge = now + PURGE_INTERVAL;
-        let (files, wal, ended, options) =
-            (self.files.clone(), self.wal.clone(), self.is_purging.clone(), self.options);
+        let (files, wal, ended, options) = (
+            self.files.clone(),
+            self.wal.clone(),
+            self.is_purging.clone(),
+            self.options,
+        );
         let service = service.clone();
         host.spawn(async move {
             let result = async {
@@ -205,6 +215,7 @@ fn store_image<M: Map>(replica: &Replica<Backend<M>>) -> StoreImage {
     });
     StoreImage {
         members: members.collect(),
+        has_user_data: false,
         removed: membership.removed().collect(),
         cluster_version: membership.version().map(ToString::to_string),
     }

@@ -23,7 +23,14 @@ const IDLE_INPUT_BYTES_MAX: usize = 4096;
 /// read buffer.
 pub async fn serve<H: Host, S: Stream>(host: H, stream: S, service: Rc<Service>, scratch: Rc<Scratch>) {
     let session = Session::new(service, host.now());
-    let mut connection = Connection { host, stream, session, scratch, input: BytesMut::new(), is_ended: false };
+    let mut connection = Connection {
+        host,
+        stream,
+        session,
+        scratch,
+        input: BytesMut::new(),
+        is_ended: false,
+    };
     if let Err(error) = poll_fn(|context| connection.poll(context)).await {
         tracing::debug!(%error, "connection failed");
     }

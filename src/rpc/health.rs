@@ -22,7 +22,11 @@ pub fn check(message: Bytes) -> Result<Bytes, Status> {
 pub fn watch(message: Bytes) -> Result<Bytes, Status> {
     let request: HealthCheckRequest = decode(message)?;
     let is_known = request.service.is_empty();
-    Ok(answer(if is_known { ServingStatus::Serving } else { ServingStatus::ServiceUnknown }))
+    Ok(answer(if is_known {
+        ServingStatus::Serving
+    } else {
+        ServingStatus::ServiceUnknown
+    }))
 }
 
 fn answer(status: ServingStatus) -> Bytes {

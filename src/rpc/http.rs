@@ -53,8 +53,16 @@ impl Pages {
             command_line: &self.command_line,
             fd_limit: self.fd_limit,
         };
-        let surface = if self.is_metrics_only { Surface::Metrics } else { Surface::Client };
-        let asked = health::HttpRequest { method: &request.method, path, query };
+        let surface = if self.is_metrics_only {
+            Surface::Metrics
+        } else {
+            Surface::Client
+        };
+        let asked = health::HttpRequest {
+            method: &request.method,
+            path,
+            query,
+        };
         match health::begin(asked, surface, &facts) {
             Step::Done(answer) => Asked::Answer(response(answer.response)),
             Step::Read(pending) => Asked::Reads(pending),

@@ -80,7 +80,14 @@ impl Session {
     pub fn new(service: Rc<Service>, now: Monotonic) -> Session {
         let wire = ServerConnection::new(service.wire.clone(), now);
         let outbox = service.desk.open();
-        Session { service, outbox, wire, calls: HashMap::with_hasher(FixedState::default()), replies: Vec::new(), snapshots: Vec::new() }
+        Session {
+            service,
+            outbox,
+            wire,
+            calls: HashMap::with_hasher(FixedState::default()),
+            replies: Vec::new(),
+            snapshots: Vec::new(),
+        }
     }
 
     /// Where answers for this session arrive.
@@ -130,8 +137,12 @@ impl Session {
 
     /// Tells the outbox what the driver does not: timers, and how much is unsent.
     pub fn report(&self) {
-        self.outbox.report(self.wire.next_deadline(), self.wire.queued_bytes_total());
-        for call in self.outbox.take_deferred(crate::limits::CONNECTION_UNSENT_BYTES_MAX / 2) {
+        self.outbox
+            .report(self.wire.next_deadline(), self.wire.queued_bytes_total());
+        for call in self
+            .outbox
+            .take_deferred(crate::limits::CONNECTION_UNSENT_BYTES_MAX / 2)
+        {
             self.service.desk.submit(call);
         }
     }
@@ -159,7 +170,13 @@ impl Session {
         };
         match method {
             Method::LeaseKeepAlive => {
-                self.calls.insert(stream, CallState::KeepAlive { owed: 0, is_half_closed: false });
+                self.calls.insert(
+                    stream,
+                    CallState::KeepAlive {
+                        owed: 0,
+                        is_half_closed: false,
+                    },
+                );
             }
             _ => {
                 self.calls.insert(stream, CallState::Expecting(method));
@@ -267,7 +284,9 @@ impl Session {
                     self.end(stream, &Status::OK);
                 }
             }
-            (HTTP_READ, outcome) => self.answer_http(stream, outcome.map(drop).map_err(|status| status.message.into_owned())),
+            (HTTP_READ, outcome) => {
+                self.answer_http(stream, outcome.map(drop).map_err(|status| status.message.into_owned()))
+            }
             (_, Ok(message)) => self.wire.send_unary(stream, message),
             (_, Err(status)) => self.end(stream, &status),
         }
@@ -277,7 +296,9 @@ impl Session {
         let asked = self.service.http.ask(request, &self.service.desk.view());
         match asked {
             Asked::Answer(response) => self.wire.respond(stream, &response),
-            Asked::Metrics => self.wire.respond(stream, &http::response(crate::ops::health::not_found())),
+            Asked::Metrics => self
+                .wire
+                .respond(stream, &http::response(crate::ops::health::not_found())),
             Asked::Reads(pending) => {
                 let (serializable, linearizable) = (pending.serializable, pending.linearizable);
                 let wait = HttpWait {
@@ -286,7 +307,10 @@ impl Session {
                     linearizable: (!linearizable).then_some(Ok(())),
                 };
                 self.calls.insert(stream, CallState::Http(Box::new(wait)));
-                for serializable in [(true, serializable), (false, linearizable)].into_iter().filter_map(wanted) {
+                for serializable in [(true, serializable), (false, linearizable)]
+                    .into_iter()
+                    .filter_map(wanted)
+                {
                     self.submit(stream, HTTP_READ, Request::Read(Read::Barrier { serializable }));
                 }
             }
@@ -298,7 +322,11 @@ impl Session {
             return;
         };
         // Serializable reads are answered first: they wait for nobody.
-        let slot = if wait.serializable.is_none() { &mut wait.serializable } else { &mut wait.linearizable };
+        let slot = if wait.serializable.is_none() {
+            &mut wait.serializable
+        } else {
+            &mut wait.linearizable
+        };
         *slot = Some(outcome);
         if wait.serializable.is_none() || wait.linearizable.is_none() {
             return;

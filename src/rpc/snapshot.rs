@@ -58,7 +58,11 @@ pub struct Pump {
 impl Pump {
     /// Begins to move parts for a connection, which is woken when there are some.
     pub fn add(&self, receiver: Receiver<SnapshotPart>, outbox: Rc<Outbox>) -> Rc<Feed> {
-        let feed = Rc::new(Feed { parts: RefCell::default(), is_wanted: Cell::new(true), outbox });
+        let feed = Rc::new(Feed {
+            parts: RefCell::default(),
+            is_wanted: Cell::new(true),
+            outbox,
+        });
         self.feeds.borrow_mut().push((receiver, feed.clone()));
         self.notify.notify();
         feed
@@ -76,7 +80,9 @@ impl Pump {
 
     fn poll(&self, context: &mut Context<'_>) -> Poll<()> {
         loop {
-            self.feeds.borrow_mut().retain_mut(|(receiver, feed)| feed.is_wanted.get() && fill(receiver, feed, context));
+            self.feeds
+                .borrow_mut()
+                .retain_mut(|(receiver, feed)| feed.is_wanted.get() && fill(receiver, feed, context));
             if self.notify.poll_notified(context).is_pending() {
                 return Poll::Pending;
             }
@@ -123,7 +129,15 @@ pub enum SnapshotStep {
 impl SnapshotSender {
     /// Sends what `feed` brings. `version` is the storage version that etcd 3.6 tells with each message.
     pub fn new(feed: Rc<Feed>, pump: Rc<Pump>, version: String) -> SnapshotSender {
-        SnapshotSender { feed, pump, version, remaining: 0, hash: Sha256::new(), data: Bytes::new(), is_over: false }
+        SnapshotSender {
+            feed,
+            pump,
+            version,
+            remaining: 0,
+            hash: Sha256::new(),
+            data: Bytes::new(),
+            is_over: false,
+        }
     }
 
     /// The next message.
@@ -157,8 +171,12 @@ impl SnapshotSender {
     }
 
     fn message(&self, blob: Bytes) -> SnapshotStep {
-        let response =
-            SnapshotResponse { header: None, remaining_bytes: self.remaining, blob, version: self.version.clone() };
+        let response = SnapshotResponse {
+            header: None,
+            remaining_bytes: self.remaining,
+            blob,
+            version: self.version.clone(),
+        };
         SnapshotStep::Message(response.encode_to_vec().into())
     }
 }
