@@ -111,6 +111,8 @@ pub struct Connection<A> {
     pub(super) send_window: i64,
     pub(super) receive_window: i64,
     pub(super) receive_credit: u32,
+    /// What a new stream may receive: until our SETTINGS are acknowledged, the peer may go by the protocol's default.
+    pub(super) stream_receive_window: u32,
     pub(super) peer: Settings,
     pub(super) decoder: Decoder,
     pub(super) block: BlockInParts,
@@ -176,6 +178,7 @@ impl<A: Default> Connection<A> {
             send_window: i64::from(WINDOW_BYTES_DEFAULT),
             receive_window: i64::from(options.connection_window_bytes.max(WINDOW_BYTES_DEFAULT)),
             receive_credit: 0,
+            stream_receive_window: options.stream_window_bytes.max(WINDOW_BYTES_DEFAULT),
             peer: Settings::default(),
             decoder: Decoder::new(DYNAMIC_TABLE_BYTES_DEFAULT),
             block: BlockInParts::default(),

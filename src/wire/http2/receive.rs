@@ -277,7 +277,7 @@ impl<A: Default> Connection<A> {
             receive_closed: false,
             head_seen: false,
             content_left: CONTENT_ANY,
-            receive_window: i64::from(self.options.stream_window_bytes),
+            receive_window: i64::from(self.stream_receive_window),
             receive_credit: 0,
             send: SendState::new(self.peer.initial_window_bytes),
             app: A::default(),
