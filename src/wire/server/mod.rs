@@ -315,5 +315,44 @@ impl ServerConnection {
 /// How long a peer may say nothing at all (gRPC's connection timeout).
 const FIRST_BYTES_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// Runs arbitrary bytes through a connection, in two pieces, that answers whatever it understands; must not panic or
+/// exceed bounds. Inputs that do not begin with `P` are frames behind a good preface.
+pub fn fuzz_server(input: &[u8]) {
+    let options = ServerOptions {
+        message_bytes_max: 1000,
+        concurrent_streams_max: 8,
+        ..ServerOptions::default()
+    };
+    let mut connection = ServerConnection::new(options, Monotonic(1));
+    let mut bytes = BytesMut::new();
+    if !input.starts_with(b"P") {
+        bytes.extend_from_slice(PREFACE);
+    }
+    let (front, back) = input.split_at(input.len() / 2);
+    for (piece, now) in [(front, Monotonic(2)), (back, Monotonic(3))] {
+        bytes.extend_from_slice(piece);
+        connection.receive(&mut bytes, now);
+        while let Some(event) = connection.next_event() {
+            match event {
+                ServerEvent::Message { stream, message } => connection.send_unary(stream, message),
+                ServerEvent::HalfClosed { stream } => connection.finish(stream, &Status::OK),
+                ServerEvent::Http { stream, .. } => {
+                    connection.respond(stream, &HttpResponse::new(200, "text/plain", &b"ok"[..]));
+                }
+                _ => {}
+            }
+        }
+        assert!(connection.streams_open() <= 8);
+        assert!(connection.output().len() <= 1000 + 100 * input.len());
+        assert!(bytes.len() <= input.len() + PREFACE.len());
+    }
+    connection.receive_end();
+    connection.tick(Monotonic(u64::MAX));
+    assert_eq!(connection.streams_open(), 0);
+    assert!(connection.is_finished());
+}
+
+#[cfg(test)]
+mod interop;
 #[cfg(test)]
 mod tests;
