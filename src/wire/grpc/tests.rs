@@ -65,7 +65,7 @@ proptest! {
     fn base64_round_trips(bytes in proptest::collection::vec(any::<u8>(), 0..50)) {
         let mut text = base64_encode(&bytes);
         prop_assert_eq!(base64_decode(text.as_bytes()), Some(bytes.clone()));
-        while text.len() % 4 != 0 {
+        while !text.len().is_multiple_of(4) {
             text.push('=');
         }
         prop_assert_eq!(base64_decode(text.as_bytes()), Some(bytes));

@@ -102,6 +102,7 @@ pub struct Connection<A> {
     pub(super) options: ConnectionOptions,
     /// What is to be written. Whoever takes bytes from the front calls `pump` for more.
     pub output: BytesMut,
+    pub(super) output_peak_bytes: usize,
     /// Streams open.
     pub streams: StreamTable<A>,
     /// Numbers of streams whose queue has drained below half of the mark.
@@ -118,7 +119,7 @@ pub struct Connection<A> {
     pub(super) block: BlockInParts,
     pub(super) padding_left: usize,
     preface_done: bool,
-    settings_seen: bool,
+    pub(super) settings_seen: bool,
     /// Highest stream that the peer has opened.
     pub(super) peer_stream_last: u32,
     pub(super) own_stream_next: u32,
@@ -171,6 +172,7 @@ impl<A: Default> Connection<A> {
         let mut connection = Connection {
             role,
             output: BytesMut::new(),
+            output_peak_bytes: 0,
             streams: StreamTable::default(),
             writable: VecDeque::new(),
             ready: VecDeque::new(),

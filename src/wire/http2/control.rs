@@ -116,7 +116,7 @@ impl<A: Default> Connection<A> {
             return Err(Fatal(ErrorCode::ProtocolError, "SETTINGS on a stream"));
         }
         let is_ack = header.has(flags::ACK);
-        if is_ack && !payload.is_empty() || payload.len() % 6 != 0 {
+        if is_ack && !payload.is_empty() || !payload.len().is_multiple_of(6) {
             return Err(Fatal(ErrorCode::FrameSizeError, "SETTINGS of wrong length"));
         }
         if is_ack {
@@ -327,6 +327,11 @@ impl<A: Default> Connection<A> {
             return self.forget(slot, false).app;
         }
         self.reset(slot, ErrorCode::Cancel)
+    }
+
+    /// Whether the peer's SETTINGS have come.
+    pub fn is_established(&self) -> bool {
+        self.settings_seen
     }
 
     /// What the peer has said of itself.

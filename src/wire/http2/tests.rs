@@ -426,7 +426,10 @@ fn rfc9113_6_8_graceful_end_serves_what_was_under_way() {
     peer.request(3, flags::END_STREAM)
         .frame(FrameKind::Ping, flags::ACK, 0, b"drain\0\0\0");
     peer.check(&["END NoError last 3"]);
-    peer.request(5, 0).check(&[]);
+    peer.request(5, 0)
+        .frame(FrameKind::Data, flags::END_STREAM, 5, b"x")
+        .check(&[]);
+    peer.frame(FrameKind::ResetStream, 0, 5, &[0, 0, 0, 8]).check(&[]);
     assert_eq!(peer.seen, ["Request 1", "Request 3 end"]);
     for stream in [1, 3] {
         assert!(!peer.server.is_over());

@@ -634,3 +634,28 @@ fn many_calls_with_a_few_long_lived_streams_between() {
     });
     assert!(pair.server.is_finished() && pair.client.is_finished());
 }
+
+#[test]
+fn slow_beginnings_are_given_up() {
+    // A preface without SETTINGS.
+    let mut server = ServerConnection::new(ServerOptions::default(), NOW);
+    server.receive(&mut BytesMut::from(&PREFACE[..]), NOW);
+    let deadline = server.next_deadline().unwrap();
+    assert_eq!(deadline, NOW + Duration::from_secs(120));
+    server.tick(deadline);
+    assert!(server.is_finished());
+    // Half a request; a whole one may take as long as it likes.
+    let mut server = ServerConnection::new(ServerOptions::default(), NOW);
+    server.receive(&mut BytesMut::from("GET /a HTTP/1.1\r\nHost: h\r\n"), NOW);
+    assert_eq!(events(&mut server), []);
+    assert_eq!(server.next_deadline(), Some(NOW + Duration::from_secs(300)));
+    server.receive(&mut BytesMut::from("\r\n"), NOW + Duration::from_secs(299));
+    assert_eq!(events(&mut server).len(), 1);
+    assert_eq!(server.next_deadline(), None);
+    server.respond(StreamId(1), &HttpResponse::new(200, "text/plain", ""));
+    server.receive(&mut BytesMut::from("GET"), NOW + Duration::from_secs(400));
+    server.tick(NOW + Duration::from_secs(699));
+    assert!(!server.is_finished());
+    server.tick(NOW + Duration::from_secs(700));
+    assert!(server.is_finished());
+}
