@@ -41,6 +41,8 @@ pub struct Decoder {
 }
 
 const STATIC_ENTRIES: usize = 61;
+/// Scratch memory that a connection keeps; a rare huge field is not paid for ever.
+const SCRATCH_BYTES_KEPT: usize = 8192;
 
 impl Decoder {
     /// A decoder whose table may have up to `table_bytes_max` bytes (our SETTINGS_HEADER_TABLE_SIZE, at most 65,535).
@@ -80,6 +82,8 @@ impl Decoder {
                 outcome = Outcome::TooLarge;
             }
         }
+        self.name_scratch.shrink_to(SCRATCH_BYTES_KEPT);
+        self.value_scratch.shrink_to(SCRATCH_BYTES_KEPT);
         Ok(outcome)
     }
 

@@ -67,7 +67,9 @@ fn decode_tail(mut bits: u64, mut held: u32, output: &mut [u8], mut written: usi
         } else if held < 8 && padded == u64::MAX {
             return Ok(written);
         } else {
-            decode_long(padded)?
+            // EOS that is not whole is too much padding.
+            let whole_eos = held >= CODE_BITS_MAX as u32;
+            decode_long(padded).map_err(|error| if whole_eos { error } else { HpackError::HuffmanPadding })?
         };
         if len > held {
             // Not a whole symbol, so padding, and wrong padding: right ones left above or begin with a short code.

@@ -102,6 +102,7 @@ pub struct Connection<A> {
     pub(super) options: ConnectionOptions,
     /// What is to be written. Whoever takes bytes from the front calls `pump` for more.
     pub output: BytesMut,
+    pub(super) output_peak_bytes: usize,
     /// Streams open.
     pub streams: StreamTable<A>,
     /// Numbers of streams whose queue has drained below half of the mark.
@@ -111,12 +112,14 @@ pub struct Connection<A> {
     pub(super) send_window: i64,
     pub(super) receive_window: i64,
     pub(super) receive_credit: u32,
+    /// What a new stream may receive: until our SETTINGS are acknowledged, the peer may go by the protocol's default.
+    pub(super) stream_receive_window: u32,
     pub(super) peer: Settings,
     pub(super) decoder: Decoder,
     pub(super) block: BlockInParts,
     pub(super) padding_left: usize,
     preface_done: bool,
-    settings_seen: bool,
+    pub(super) settings_seen: bool,
     /// Highest stream that the peer has opened.
     pub(super) peer_stream_last: u32,
     pub(super) own_stream_next: u32,
@@ -169,6 +172,7 @@ impl<A: Default> Connection<A> {
         let mut connection = Connection {
             role,
             output: BytesMut::new(),
+            output_peak_bytes: 0,
             streams: StreamTable::default(),
             writable: VecDeque::new(),
             ready: VecDeque::new(),
@@ -176,6 +180,7 @@ impl<A: Default> Connection<A> {
             send_window: i64::from(WINDOW_BYTES_DEFAULT),
             receive_window: i64::from(options.connection_window_bytes.max(WINDOW_BYTES_DEFAULT)),
             receive_credit: 0,
+            stream_receive_window: options.stream_window_bytes.max(WINDOW_BYTES_DEFAULT),
             peer: Settings::default(),
             decoder: Decoder::new(DYNAMIC_TABLE_BYTES_DEFAULT),
             block: BlockInParts::default(),

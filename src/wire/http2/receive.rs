@@ -277,7 +277,7 @@ impl<A: Default> Connection<A> {
             receive_closed: false,
             head_seen: false,
             content_left: CONTENT_ANY,
-            receive_window: i64::from(self.options.stream_window_bytes),
+            receive_window: i64::from(self.stream_receive_window),
             receive_credit: 0,
             send: SendState::new(self.peer.initial_window_bytes),
             app: A::default(),
@@ -331,13 +331,17 @@ impl<A: Default> Connection<A> {
     }
 
     fn late(&self, id: u32) -> Option<Late> {
+        if self.role == Role::Server && self.drain.is_closed_to(id) {
+            // The peer opened it before it heard that we are leaving.
+            return Some(Late::ByUs);
+        }
         self.late.iter().find(|(late, _)| *late == id).map(|(_, how)| *how)
     }
 
     /// A stream that nobody has opened yet takes only HEADERS, and only from the client (section 5.1).
     pub(super) fn check_not_idle(&self, id: u32) -> Result<(), Fatal> {
         let opened = match self.role {
-            Role::Server => id <= self.peer_stream_last,
+            Role::Server => id <= self.peer_stream_last || self.drain.is_closed_to(id),
             Role::Client => id < self.own_stream_next,
         };
         if opened && !id.is_multiple_of(2) {

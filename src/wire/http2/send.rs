@@ -16,6 +16,8 @@ use super::{
 /// Output beyond which DATA waits in its stream, in bytes: enough for a few large writes, and little enough that a small
 /// answer which comes later is not far behind.
 pub const OUTPUT_BYTES_TARGET: usize = 128 * 1024;
+/// Memory of the output that a connection keeps.
+const OUTPUT_BYTES_KEPT: usize = 32 * 1024;
 
 /// A message to be sent: bytes, shared bytes, or something that is encoded in place.
 pub trait Payload {
@@ -278,6 +280,15 @@ impl<A: Default> Connection<A> {
             if let Some(slot) = self.streams.find(id) {
                 self.pump_stream(slot);
             }
+        }
+    }
+
+    /// Gives up the memory of an output that was long and is empty.
+    pub fn release_output(&mut self) {
+        self.output_peak_bytes = self.output_peak_bytes.max(self.output.len());
+        if self.output.is_empty() && self.output_peak_bytes > OUTPUT_BYTES_KEPT {
+            self.output = BytesMut::new();
+            self.output_peak_bytes = 0;
         }
     }
 

@@ -13,6 +13,11 @@ use crate::wire::{
 
 /// Paths that a connection remembers: clients use few.
 const PATHS_KEPT: usize = 4;
+/// What is longer is not remembered.
+const PATH_BYTES_KEPT: usize = 256;
+const METADATA_BYTES_KEPT: usize = 4096;
+/// Memory that each buffer keeps from one request to the next.
+const TEXT_BYTES_KEPT: usize = 1024;
 
 /// The request whose block is being read.
 #[derive(Default)]
@@ -22,7 +27,6 @@ pub(super) struct RequestHead {
     authority: Vec<u8>,
     content_type: Vec<u8>,
     encoding: Vec<u8>,
-    te: bool,
     timeout: Option<Result<Duration, TimeoutError>>,
     metadata: MetadataBuilder,
     broken_binary: Option<Status>,
@@ -66,8 +70,8 @@ impl BlockSink for RequestHead {
             &mut self.encoding,
         ] {
             text.clear();
+            text.shrink_to(TEXT_BYTES_KEPT);
         }
-        self.te = false;
         self.timeout = None;
         self.metadata.clear();
         self.broken_binary = None;
@@ -103,11 +107,7 @@ impl FieldSink for RequestHead {
                 self.timeout = Some(grpc::parse_timeout(field.value));
                 return;
             }
-            Token::Te => {
-                self.te = true;
-                return;
-            }
-            Token::Scheme | Token::GrpcStatus | Token::GrpcMessage => return,
+            Token::Te | Token::Scheme | Token::GrpcStatus | Token::GrpcMessage => return,
             _ => {
                 self.metadata.push(field.name, field.value);
                 if field.name.ends_with(b"-bin") {
@@ -151,7 +151,9 @@ impl RequestHead {
             return refused(200, grpc::decoder_missing(&self.encoding));
         }
         let metadata = self.metadata.build(&self.last_metadata);
-        self.last_metadata = metadata.clone();
+        if metadata.packed_len() <= METADATA_BYTES_KEPT {
+            self.last_metadata = metadata.clone();
+        }
         Request::Grpc {
             path: self.shared_path(),
             metadata,
@@ -165,6 +167,9 @@ impl RequestHead {
             return known.clone();
         }
         let path = Path::new(&self.path);
+        if self.path.len() > PATH_BYTES_KEPT {
+            return path;
+        }
         if self.paths.len() < PATHS_KEPT {
             self.paths.push(path.clone());
         } else {
