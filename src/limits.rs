@@ -12,12 +12,12 @@ pub const WAL_SEGMENT_BYTES: u64 = 64_000_000;
 /// ahead. Only a larger one lets a segment grow.
 pub const WAL_CUT_MARGIN_BYTES: u64 = 2 * 1024 * 1024;
 /// Bytes of memory that the log's gathering buffer keeps between batches.
-pub const WAL_GATHER_KEPT_BYTES: usize = 1024 * 1024;
+pub const WAL_GATHER_KEPT_BYTES: usize = 4 * 1024 * 1024;
 /// Bytes that one step writes when the next segment is zeroed ahead; larger ones disturb the log's tail latency.
 pub const WAL_ZERO_STEP_BYTES: usize = 64 * 1024;
 /// Rest between two such steps. A segment then takes about two seconds, unless the log needs it earlier.
 pub const WAL_ZERO_REST: Duration = Duration::from_millis(1);
-/// Bytes that one read takes from a segment when the log is read back; a record that is longer takes more.
+/// Bytes that one read takes from a segment when the log is read back.
 pub const WAL_READ_BYTES: usize = 1024 * 1024;
 /// Changes that a tree commit may cover before one is begun out of turn (etcd's batch limit).
 pub const BACKEND_BATCH_OPERATIONS_MAX: usize = 10_000;

@@ -309,9 +309,14 @@ mod tests {
         encoder.append(&[], Some(&hard_state));
         assert!(!encoder.must_sync());
         assert!(!sealed(&mut encoder).must_sync);
-        hard_state.vote = 3;
-        encoder.append(&[], Some(&hard_state));
-        assert!(encoder.must_sync());
+        for change in [
+            |state: &mut HardState| state.vote = 3,
+            |state: &mut HardState| state.term = 2,
+        ] {
+            change(&mut hard_state);
+            encoder.append(&[], Some(&hard_state));
+            assert!(sealed(&mut encoder).must_sync);
+        }
     }
 
     #[test]

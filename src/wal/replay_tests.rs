@@ -229,7 +229,10 @@ fn faults_are_told_apart() {
     seal(&mut encoder, &mut segments);
     encoder.append(&[entry(2, 1, 10)], None);
     seal(&mut encoder, &mut segments);
+    encoder.append_snapshot(&snapshot(70, 1));
+    seal(&mut encoder, &mut segments);
     let parts = borrowed(&segments);
+    assert_eq!(replay(&parts, &snapshot(1, 1)).unwrap().1.last_index, LogIndex(70));
     let (rest, _) = replay(&parts, &snapshot(1, 1)).unwrap();
     assert_eq!(rest.entries, [entry(2, 1, 10)]);
     assert!(matches!(
