@@ -214,8 +214,9 @@ impl<M: Map> Root<M> {
     }
 }
 
-/// Levels a tree can have. A branch has two children at least, but for hand-made files; 2^40 pages would be 4 PiB.
-pub(super) const DEPTH_MAX: usize = 40;
+/// Levels a tree can have. With revisions as keys a branch of 4 KiB has a hundred children; even with keys so long that it
+/// has two, this is for a million leaves.
+pub(super) const DEPTH_MAX: usize = 20;
 
 /// Holds a version of the tree: while it lives, the pages of that version are not used for anything else.
 pub struct Pin<M: Map>(pub(super) Arc<Root<M>>);

@@ -226,6 +226,8 @@ impl<H: Host> Volume<H> {
             }
         }
         let root = Arc::new(Root::new(map, meta)?);
+        #[cfg(feature = "verify")]
+        assert_eq!(Walk::run(&root, Depth::Keys).faults, []);
         self.living.push(root.clone());
         self.current = Pin(root);
         Ok(())
