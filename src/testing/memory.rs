@@ -36,7 +36,8 @@ impl Region {
     /// A region of `capacity` bytes.
     pub fn new(capacity: u64) -> Arc<Region> {
         let size = usize::try_from(capacity.max(1)).expect("a capacity that memory can have");
-        let layout = Layout::from_size_align(size, 4096).expect("a capacity that memory can have");
+        // With a larger alignment the allocator would clear the memory itself, and so touch all of it.
+        let layout = Layout::from_size_align(size, 16).expect("a capacity that memory can have");
         // SAFETY: the size is not zero.
         let start = NonNull::new(unsafe { alloc_zeroed(layout) }).unwrap_or_else(|| handle_alloc_error(layout));
         Arc::new(Region {

@@ -349,14 +349,19 @@ fn injected_errors_are_reported() {
     let host = sim.host("a");
     sim.run_until(async {
         let file = durable_file(&host, 1).await;
-        let mut faults = Faults::default();
-        faults.disk = DiskFaults {
+        let disk = DiskFaults {
             write_error: 1.0,
             read_error: 1.0,
             sync_error: 1.0,
             ..DiskFaults::default()
         };
-        sim.set_faults(&host, faults);
+        sim.set_faults(
+            &host,
+            Faults {
+                disk,
+                ..Faults::default()
+            },
+        );
         assert_eq!(
             write_block(&file, 0, 2).await.unwrap_err().raw_os_error(),
             Some(libc::EIO)
