@@ -13,7 +13,10 @@ use std::{
 
 use bytes::Bytes;
 
-use super::bucket::{BUCKETS, Bucket};
+use super::{
+    bucket::{BUCKETS, Bucket},
+    search::{guess, search_from},
+};
 
 /// Keys up to this length need no allocation. Revisions have 17 or 18 bytes, leases 8.
 const KEY_INLINE_MAX: usize = 38;
@@ -212,7 +215,7 @@ impl BucketBatch {
 
     #[inline]
     fn get(&self, key: &[u8]) -> Option<&Change> {
-        if let Ok(index) = self.tail.binary_search_by(|(present, _)| present.as_slice().cmp(key)) {
+        if let Some(index) = self.tail_index(key) {
             return Some(&self.tail[index].1);
         }
         if self.overlay.is_empty() {
@@ -220,6 +223,20 @@ impl BucketBatch {
         } else {
             self.overlay.get(key)
         }
+    }
+
+    #[inline]
+    fn tail_index(&self, key: &[u8]) -> Option<usize> {
+        let (first, last) = (self.tail.first()?.0.as_slice(), self.tail.last()?.0.as_slice());
+        // Most lookups are of keys that have been in the tree for long.
+        if key < first || key > last {
+            return None;
+        }
+        let start = guess(key, first, last, self.tail.len() - 1).unwrap_or(self.tail.len() / 2);
+        let found = search_from::<()>(self.tail.len(), start, |index| {
+            Ok(self.tail[index].0.as_slice().cmp(key))
+        });
+        found.ok()?.ok()
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -8,6 +8,9 @@ use super::{
     root::{BucketRoot, DEPTH_MAX, Pages},
 };
 
+/// A key and its value.
+pub type Pair<'a> = (&'a [u8], &'a [u8]);
+
 /// A place in a bucket. It starts before the first element.
 pub struct Cursor<'a, M: Map> {
     pages: &'a Pages<M>,
@@ -127,7 +130,7 @@ impl<'a, M: Map> Cursor<'a, M> {
     /// Goes one element back.
     pub(super) fn previous(&mut self) -> Result<Option<LeafElement<'a>>, Fault> {
         match self.top() {
-            None => return Ok(None),
+            None => Ok(None),
             Some(frame) if frame.index == 0 => {
                 if !self.turn(Side::Last)? {
                     return Ok(None);
@@ -143,10 +146,12 @@ impl<'a, M: Map> Cursor<'a, M> {
         }
     }
 
-    /// The element here, with its page.
+    /// The element here, with its page. After a fault the place may be a branch, where there is none.
     pub(super) fn current(&self) -> Result<Option<(Page<'a>, LeafElement<'a>)>, Fault> {
         match self.top() {
-            Some(frame) if frame.index < frame.page.count() => Ok(Some((frame.page, frame.page.leaf(frame.index)?))),
+            Some(frame) if frame.page.is_leaf() && frame.index < frame.page.count() => {
+                Ok(Some((frame.page, frame.page.leaf(frame.index)?)))
+            }
             _ => Ok(None),
         }
     }
@@ -191,33 +196,33 @@ impl<'a, M: Map> Cursor<'a, M> {
     }
 
     /// Goes to the first key: `(key, value)`.
-    pub fn seek_first(&mut self) -> Result<Option<(&'a [u8], &'a [u8])>, Fault> {
+    pub fn seek_first(&mut self) -> Result<Option<Pair<'a>>, Fault> {
         Ok(self.first()?.map(LeafElement::pair))
     }
 
     /// Goes to the last key.
-    pub fn seek_last(&mut self) -> Result<Option<(&'a [u8], &'a [u8])>, Fault> {
+    pub fn seek_last(&mut self) -> Result<Option<Pair<'a>>, Fault> {
         Ok(self.last()?.map(LeafElement::pair))
     }
 
     /// Goes to `key`, or to the next greater one.
-    pub fn seek_key(&mut self, key: &[u8]) -> Result<Option<(&'a [u8], &'a [u8])>, Fault> {
+    pub fn seek_key(&mut self, key: &[u8]) -> Result<Option<Pair<'a>>, Fault> {
         Ok(self.seek(key)?.map(LeafElement::pair))
     }
 
     /// Goes one key on. At the end, and before a seek, there is none.
-    pub fn step(&mut self) -> Result<Option<(&'a [u8], &'a [u8])>, Fault> {
+    pub fn step(&mut self) -> Result<Option<Pair<'a>>, Fault> {
         Ok(self.next()?.map(LeafElement::pair))
     }
 
     /// Goes one key back.
-    pub fn step_back(&mut self) -> Result<Option<(&'a [u8], &'a [u8])>, Fault> {
+    pub fn step_back(&mut self) -> Result<Option<Pair<'a>>, Fault> {
         Ok(self.previous()?.map(LeafElement::pair))
     }
 }
 
 impl<'a> LeafElement<'a> {
-    fn pair(self) -> (&'a [u8], &'a [u8]) {
+    fn pair(self) -> Pair<'a> {
         (self.key, self.value)
     }
 }

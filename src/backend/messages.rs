@@ -53,9 +53,9 @@ pub enum StoreRequest<M: Map> {
     Job(JobId, Box<dyn StoreJob<M>>),
     /// The checksum of all buckets, over a root that has everything sent before.
     Hash(JobId),
-    /// Streams a valid database file with everything sent before, as chunks of at most 256 KiB; the first is sent after the
-    /// event that says how long it all is. Ends early, without an error, if the receiver goes.
-    Snapshot(JobId, Sender<Bytes>),
+    /// Streams a valid database file that has everything sent before. What comes when is told in [`SnapshotPart`]; there
+    /// is no event. It holds its version of the tree until it ends, or the receiver goes.
+    Snapshot(Sender<SnapshotPart>),
     /// Rewrites the file without free pages, while commits and reads go on.
     Defragment(JobId),
 }
@@ -70,22 +70,23 @@ pub enum StoreEvent<M: Map> {
     JobFailed(JobId, Fault),
     /// The checksum.
     Hashed(JobId, HashReport),
-    /// A snapshot begins.
-    SnapshotBegun {
-        /// The request.
-        id: JobId,
-        /// Bytes that will come.
-        size: u64,
-    },
-    /// All chunks were taken.
-    SnapshotDone(JobId),
-    /// The receiver went, or the file could not be read.
-    SnapshotFailed(JobId, Option<StoreFault>),
     /// The file was rewritten. A [`StoreEvent::Committed`] with the new root came before.
     Defragmented(JobId, DefragmentReport),
     /// Defragmentation was given up; the old file is still in use.
     DefragmentFailed(JobId, OpenFault),
     /// The store has stopped, and the process must end.
+    Failed(StoreFault),
+}
+
+/// A piece of a snapshot: `Begin`, then `Data` until all bytes have come, then `End`; or `Failed`, as the last, at any time.
+pub enum SnapshotPart {
+    /// The file will have this many bytes.
+    Begin(u64),
+    /// The next bytes, at most 256 KiB.
+    Data(Bytes),
+    /// That was all.
+    End,
+    /// The file could not be read.
     Failed(StoreFault),
 }
 

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Page logic (`page`, `meta`, `cursor`, `node`, `commit`, `freelist`, `check`) is pure and works on byte slices; only
-//! `drive` and `open` touch files. Nothing here knows what a bucket's values mean, but for the three keys that
+//! `drive` touches files. Nothing here knows what a bucket's values mean, but for the three keys that
 //! [`hash`](HashReport) leaves out.
 //!
 //! Invariants: a page that a living root can reach is never written; the meta page is written when everything it leads
@@ -18,23 +18,36 @@
 
 mod batch;
 mod bucket;
+mod build;
+mod check;
+mod commit;
 mod cursor;
+mod drive;
 mod fault;
+mod freelist;
+mod hash;
 mod home;
+mod image;
 mod messages;
 mod meta;
+mod node;
 mod page;
 mod range;
 mod root;
+mod search;
+mod walk;
 
 pub use batch::{Batch, Key, SealedBatch};
 pub use bucket::{BUCKETS, Bucket};
-pub use cursor::Cursor;
+pub use check::{CheckReport, check, open_root};
+pub use cursor::{Cursor, Pair};
+pub use drive::Store;
 pub use fault::{Fault, FaultKind, OpenFault, StoreFault};
 pub use home::{Backend, View};
+pub use image::Image;
 pub use messages::{
-    CommitReport, DefragmentReport, HashReport, JobId, JobResult, Progress, StoreEvent, StoreJob, StoreOptions,
-    StoreRequest,
+    CommitReport, DefragmentReport, HashReport, JobId, JobResult, Progress, SnapshotPart, StoreEvent, StoreJob,
+    StoreOptions, StoreRequest,
 };
 pub use meta::Meta;
 pub use range::Range;

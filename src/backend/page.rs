@@ -13,7 +13,10 @@
 //! bbolt ignores what is behind the content and writes zeros there, so that a page rewritten by it has no seal. Whoever
 //! writes a run here writes it whole, so a stale seal cannot outlive the page's reuse.
 
-use super::fault::{Fault, FaultKind};
+use super::{
+    fault::{Fault, FaultKind},
+    search::search_from,
+};
 
 /// Bytes of a page's header.
 pub(super) const HEADER_LEN: usize = 16;
@@ -136,6 +139,18 @@ impl<'a> Page<'a> {
         self.id
     }
 
+    /// Where it begins in the file, in bytes.
+    pub(super) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// A leaf element's flags.
+    #[inline]
+    pub(super) fn flags(&self, index: usize) -> Result<u32, Fault> {
+        debug_assert!(self.is_leaf);
+        Ok(u32_at(self.entry(index)?, 0).unwrap_or(0))
+    }
+
     pub(super) fn bytes(&self) -> &'a [u8] {
         self.bytes
     }
@@ -219,16 +234,13 @@ impl<'a> Page<'a> {
     /// Where `key` is, or where it would be: as `slice::binary_search`.
     #[inline]
     pub(super) fn search(&self, key: &[u8]) -> Result<Result<usize, usize>, Fault> {
-        let (mut low, mut high) = (0, self.count());
-        while low < high {
-            let middle = low + (high - low) / 2;
-            match self.key(middle)?.cmp(key) {
-                std::cmp::Ordering::Less => low = middle + 1,
-                std::cmp::Ordering::Equal => return Ok(Ok(middle)),
-                std::cmp::Ordering::Greater => high = middle,
-            }
-        }
-        Ok(Err(low))
+        self.search_from(key, self.count() / 2)
+    }
+
+    /// As [`Page::search`], beginning at an element.
+    #[inline]
+    pub(super) fn search_from(&self, key: &[u8], guess: usize) -> Result<Result<usize, usize>, Fault> {
+        search_from(self.count(), guess, |index| Ok(self.key(index)?.cmp(key)))
     }
 
     /// The branch's child under which `key` belongs: the last whose first key is not greater, or the first one.

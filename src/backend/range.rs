@@ -4,7 +4,7 @@ use crate::host::Map;
 
 use super::{
     batch::{BucketBatch, BucketBatchIter, Change},
-    cursor::Cursor,
+    cursor::{Cursor, Pair},
     fault::Fault,
 };
 
@@ -14,7 +14,7 @@ pub struct Range<'a, M: Map> {
     to: Option<Box<[u8]>>,
     layers: [Option<Layer<'a>>; 2],
     tree: Cursor<'a, M>,
-    tree_next: Option<(&'a [u8], &'a [u8])>,
+    tree_next: Option<Pair<'a>>,
     fault: Option<Fault>,
 }
 
@@ -53,7 +53,7 @@ impl<'a, M: Map> Range<'a, M> {
     }
 
     /// Ends the range with a fault.
-    fn fail(&mut self, fault: Fault) -> Option<Result<(&'a [u8], &'a [u8]), Fault>> {
+    fn fail(&mut self, fault: Fault) -> Option<Result<Pair<'a>, Fault>> {
         self.layers = [None, None];
         self.tree_next = None;
         Some(Err(fault))
@@ -61,7 +61,7 @@ impl<'a, M: Map> Range<'a, M> {
 }
 
 impl<'a, M: Map> Iterator for Range<'a, M> {
-    type Item = Result<(&'a [u8], &'a [u8]), Fault>;
+    type Item = Result<Pair<'a>, Fault>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if let Some(fault) = self.fault.take() {

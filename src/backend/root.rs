@@ -14,6 +14,7 @@ use super::{
     fault::{Fault, FaultKind},
     meta::Meta,
     page::{BUCKET_FLAG, HEADER_LEN, Header, Page, u64_at},
+    search::guess,
 };
 
 /// Bytes of a bucket's header, at the start of its value in the root bucket.
@@ -165,7 +166,7 @@ impl<M: Map> Root<M> {
         Cursor::new(&self.pages, self.bucket(bucket))
     }
 
-    /// A value of this version.
+    /// A value of this version. Does not allocate.
     #[inline]
     pub fn get(&self, bucket: Bucket, key: &[u8]) -> Result<Option<&[u8]>, Fault> {
         let mut page = match self.bucket(bucket) {
@@ -175,14 +176,29 @@ impl<M: Map> Root<M> {
                 Page::parse(self.pages.map.bytes(offset, len), outer, offset)?
             }
         };
+        let mut start = page.count() / 2;
         for _ in 0..DEPTH_MAX {
+            let found = page.search_from(key, start)?;
             if page.is_leaf() {
-                return match page.search(key)? {
+                return match found {
                     Ok(index) => Ok(Some(page.leaf(index)?.value)),
                     Err(_) => Ok(None),
                 };
             }
-            page = self.pages.page(page.child(page.child_index(key)?)?)?;
+            let index = match found {
+                Ok(index) => index,
+                Err(index) => index.saturating_sub(1),
+            };
+            let child = self.pages.page(page.child(index)?)?;
+            // Where in the child the key is likely to be is known from here, where its neighbours' first keys are at hand:
+            // without a look at keys of the child, which lie far apart.
+            start = child.count() / 2;
+            if index + 1 < page.count()
+                && let Some(guess) = guess(key, page.key(index)?, page.key(index + 1)?, child.count())
+            {
+                start = guess;
+            }
+            page = child;
         }
         Err(page.fault(0, FaultKind::TooDeep))
     }
