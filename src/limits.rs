@@ -10,6 +10,12 @@ pub const WAL_SEGMENT_BYTES: u64 = 64_000_000;
 pub const BACKEND_BATCH_OPERATIONS_MAX: usize = 10_000;
 /// Bytes of one tree write; larger ones disturb the log's tail latency.
 pub const BACKEND_WRITE_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of events that wait to be sent on one watch stream; beyond, its watchers are told from history later.
+pub const WATCH_QUEUE_BYTES_MAX: usize = 512 * 1024;
+/// Responses that wait to be sent on one watch stream.
+pub const WATCH_QUEUE_RESPONSES_MAX: usize = 1024;
+/// Watchers that one piece of history is read for (etcd's number).
+pub const WATCH_CATCH_UP_WATCHERS_MAX: usize = 512;
 
 const _: () = assert!(WAL_SEGMENT_BYTES.is_multiple_of(4096));
 const _: () = assert!(BACKEND_WRITE_BYTES_MAX.is_multiple_of(4096));
