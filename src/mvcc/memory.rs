@@ -45,10 +45,6 @@ impl RecordSink for MemoryRecords {
 
     fn delete_record(&mut self, revision: Revision, kind: RecordKind) {
         let removed = self.records.remove(&revision);
-        assert_eq!(
-            removed.map(|(kind, _)| kind),
-            Some(kind),
-            "only what is there is deleted"
-        );
+        assert_eq!(removed.map(|(kind, _)| kind), Some(kind), "only what is there is deleted");
     }
 }

@@ -272,6 +272,8 @@ impl<H: Host> Store<H> {
                 Ok(Outcome::GoOn)
             }
             Ok(Some((report, started))) => {
+                // From here on nobody can say which of the files a restart would find, until this is done: no way back.
+                self.volume.sync_name().await?;
                 let committed = StoreEvent::Committed(self.report(None, Cost::default(), started));
                 match tell(events, committed).await {
                     Outcome::GoOn => Ok(tell(events, StoreEvent::Defragmented(id, report)).await),
@@ -300,6 +302,7 @@ impl<H: Host> Store<H> {
         }
         let started = defragmentation.started;
         let successor = defragmentation.finish(&self.volume).await?;
+        defragmentation.rename(&self.volume).await?;
         let report = DefragmentReport {
             size_before: self.volume.size(),
             size_after: successor.size(),
