@@ -83,9 +83,10 @@ fn report(what: &str, operations: u64, begin: Instant) {
 }
 
 fn put_all(store: &mut Store, keys: &[Vec<u8>], what: &str) {
+    let mut tree = Forgetful;
     let begin = Instant::now();
     for key in keys {
-        let mut txn = store.begin(&mut Forgetful, PreviousRecords::Skip);
+        let mut txn = store.begin(&mut tree, PreviousRecords::Skip);
         txn.put(key, b"value", LeaseId(0));
         black_box(txn.end());
     }

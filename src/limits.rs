@@ -23,12 +23,12 @@ pub const WAL_READ_BYTES: usize = 1024 * 1024;
 pub const BACKEND_BATCH_OPERATIONS_MAX: usize = 10_000;
 /// Bytes of one tree write; larger ones disturb the log's tail latency.
 pub const BACKEND_WRITE_BYTES_MAX: usize = 256 * 1024;
-/// Bytes of answers that may wait for one client before its next large request waits, too.
-pub const CONNECTION_UNSENT_BYTES_MAX: usize = 4 << 20;
-/// Writes on their way through the log before further ones are refused (etcd: "too many requests").
-pub const PROPOSALS_PENDING_MAX: usize = 100_000;
-/// Bytes of writes on their way through the log before further ones are refused.
-pub const PROPOSALS_PENDING_BYTES_MAX: usize = 256 << 20;
+/// Bytes of events that wait to be sent on one watch stream; beyond, its watchers are told from history later.
+pub const WATCH_QUEUE_BYTES_MAX: usize = 512 * 1024;
+/// Responses that wait to be sent on one watch stream.
+pub const WATCH_QUEUE_RESPONSES_MAX: usize = 1024;
+/// Watchers that one piece of history is read for (etcd's number).
+pub const WATCH_CATCH_UP_WATCHERS_MAX: usize = 512;
 
 const _: () = assert!(WAL_SEGMENT_BYTES.is_multiple_of(4096));
 const _: () = assert!(WAL_CUT_MARGIN_BYTES < WAL_SEGMENT_BYTES);
