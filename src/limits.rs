@@ -29,6 +29,12 @@ pub const WATCH_QUEUE_BYTES_MAX: usize = 512 * 1024;
 pub const WATCH_QUEUE_RESPONSES_MAX: usize = 1024;
 /// Watchers that one piece of history is read for (etcd's number).
 pub const WATCH_CATCH_UP_WATCHERS_MAX: usize = 512;
+/// Bytes of answers that may wait for one client before its next large request waits, too.
+pub const CONNECTION_UNSENT_BYTES_MAX: usize = 4 << 20;
+/// Writes on their way through the log before further ones are refused (etcd: "too many requests").
+pub const PROPOSALS_PENDING_MAX: usize = 100_000;
+/// Bytes of writes on their way through the log before further ones are refused.
+pub const PROPOSALS_PENDING_BYTES_MAX: usize = 256 << 20;
 
 const _: () = assert!(WAL_SEGMENT_BYTES.is_multiple_of(4096));
 const _: () = assert!(WAL_CUT_MARGIN_BYTES < WAL_SEGMENT_BYTES);
