@@ -183,10 +183,20 @@ impl Subject {
 
     fn txn(&mut self, changes: &[(bool, u8, u8)]) {
         let mut txn = self.store.begin(&mut self.tree, PreviousRecords::Fetch);
+        // A transaction that changes a key twice is refused before it comes here.
+        let mut changed: Vec<Vec<u8>> = Vec::new();
         for &(is_put, number, other) in changes {
+            let (from, to) = (key(number), key(other));
+            let span = if is_put { Span::key(&from) } else { Span::from_request(&from, &to) };
+            if changed.iter().any(|key| span.contains(key)) {
+                continue;
+            }
             match is_put {
-                true => _ = txn.put(&key(number), &vec![other; usize::from(other) * 8], LeaseId(0)),
-                false => _ = txn.delete_range(Span::from_request(&key(number), &key(other))),
+                true => {
+                    txn.put(&from, &vec![other; usize::from(other) * 8], LeaseId(0));
+                    changed.push(from);
+                }
+                false => changed.extend(txn.delete_range(span).deleted.into_iter().map(|gone| gone.key.to_vec())),
             }
         }
         if let Some(Commit { events, .. }) = txn.end() {
