@@ -81,7 +81,13 @@ fn check_refused(spec: WatchSpec, reason: &str) {
     assert_eq!(hub.create(stream, spec), None);
     let refused = take(&mut hub, stream).remove(1);
     assert_eq!(
-        (refused.watch_id, refused.created, refused.canceled, &*refused.cancel_reason, revision(&refused)),
+        (
+            refused.watch_id,
+            refused.created,
+            refused.canceled,
+            &*refused.cancel_reason,
+            revision(&refused)
+        ),
         (-1, true, true, reason, REVISION)
     );
     assert_eq!(hub.counts().watchers, 1);
@@ -102,7 +108,9 @@ fn compacted_start_is_created_and_then_canceled_without_a_revision() {
     let mut hub = hub();
     let stream = hub.open_stream();
     hub.create(stream, from(COMPACTED - 1));
-    let [created, canceled] = &take(&mut hub, stream)[..] else { panic!("two responses") };
+    let [created, canceled] = &take(&mut hub, stream)[..] else {
+        panic!("two responses")
+    };
     assert!(created.created && !created.canceled && revision(created) == REVISION);
     assert!(!canceled.created && canceled.canceled && canceled.cancel_reason.is_empty());
     assert_eq!((canceled.compact_revision, revision(canceled)), (COMPACTED, 0));
@@ -160,7 +168,15 @@ fn empty_key_means_the_smallest_and_with_an_open_end_all() {
     let stream = hub.open_stream();
     hub.create(stream, WatchSpec::default());
     let range_end = Bytes::from_static(&[0]);
-    let all = hub.create(stream, WatchSpec { range_end, ..WatchSpec::default() }).unwrap();
+    let all = hub
+        .create(
+            stream,
+            WatchSpec {
+                range_end,
+                ..WatchSpec::default()
+            },
+        )
+        .unwrap();
     take(&mut hub, stream);
     hub.publish(&[put("x", 11, 1)]);
     let told = take(&mut hub, stream);
@@ -171,7 +187,13 @@ fn empty_key_means_the_smallest_and_with_an_open_end_all() {
 fn deletion_is_told_with_its_revision_and_what_it_deleted() {
     let mut hub = hub();
     let stream = hub.open_stream();
-    hub.create(stream, WatchSpec { prev_kv: true, ..on("a") });
+    hub.create(
+        stream,
+        WatchSpec {
+            prev_kv: true,
+            ..on("a")
+        },
+    );
     assert!(hub.wants_previous());
     take(&mut hub, stream);
     let before = put("a", 9, 5).record;
@@ -186,7 +208,11 @@ fn deletion_is_told_with_its_revision_and_what_it_deleted() {
     let event = take(&mut hub, stream).remove(0).events.remove(0);
     assert_eq!(event.r#type(), mvccpb::event::EventType::Delete);
     let key = Bytes::from_static(b"a");
-    let told = KeyValue { key, mod_revision: 11, ..KeyValue::default() };
+    let told = KeyValue {
+        key,
+        mod_revision: 11,
+        ..KeyValue::default()
+    };
     assert_eq!(event.kv, Some(told));
     assert_eq!(event.prev_kv, Some(KeyValue::decode(before).unwrap()));
     hub.drop_stream(stream);
@@ -205,13 +231,27 @@ fn progress_is_answered_when_all_are_told_and_not_before() {
     hub.request_progress(stream);
     assert!(take(&mut hub, stream).is_empty(), "one watcher is behind");
     let request = hub.history_request().unwrap();
-    assert_eq!((request.from, request.to, request.previous), (6, REVISION, PreviousRecords::Skip));
+    assert_eq!(
+        (request.from, request.to, request.previous),
+        (6, REVISION, PreviousRecords::Skip)
+    );
     hub.publish(&[put("b", 11, 1)]);
-    hub.feed_history(&HistorySlice { events: vec![put("a", 7, 1)], next_revision: 11 });
+    hub.feed_history(&HistorySlice {
+        events: vec![put("a", 7, 1)],
+        next_revision: 11,
+    });
     assert_eq!(hub.history_request().map(|request| request.from), Some(11));
-    hub.feed_history(&HistorySlice { events: Vec::new(), next_revision: 12 });
+    hub.feed_history(&HistorySlice {
+        events: Vec::new(),
+        next_revision: 12,
+    });
     let told = take(&mut hub, stream);
-    assert_eq!(told.iter().map(|told| (told.watch_id, told.events.len())).collect::<Vec<_>>(), [(0, 1), (1, 1), (-1, 0)]);
+    assert_eq!(
+        told.iter()
+            .map(|told| (told.watch_id, told.events.len()))
+            .collect::<Vec<_>>(),
+        [(0, 1), (1, 1), (-1, 0)]
+    );
     assert_eq!(revision(&told[2]), 11);
 }
 
@@ -219,7 +259,13 @@ fn progress_is_answered_when_all_are_told_and_not_before() {
 fn progress_is_not_told_of_a_watcher_whose_start_is_to_come() {
     let mut hub = hub();
     let stream = hub.open_stream();
-    hub.create(stream, WatchSpec { progress_notify: true, ..from(REVISION + 1) });
+    hub.create(
+        stream,
+        WatchSpec {
+            progress_notify: true,
+            ..from(REVISION + 1)
+        },
+    );
     take(&mut hub, stream);
     hub.request_progress(stream);
     hub.progress_due(stream);
@@ -233,11 +279,23 @@ fn progress_is_not_told_of_a_watcher_whose_start_is_to_come() {
 fn automatic_progress_is_for_idle_watchers_that_asked_for_it() {
     let mut hub = hub();
     let stream = hub.open_stream();
-    hub.create(stream, WatchSpec { progress_notify: true, ..on("a") });
+    hub.create(
+        stream,
+        WatchSpec {
+            progress_notify: true,
+            ..on("a")
+        },
+    );
     hub.create(stream, on("a"));
     take(&mut hub, stream);
     hub.progress_due(stream);
-    assert_eq!(take(&mut hub, stream).iter().map(|told| told.watch_id).collect::<Vec<_>>(), [0]);
+    assert_eq!(
+        take(&mut hub, stream)
+            .iter()
+            .map(|told| told.watch_id)
+            .collect::<Vec<_>>(),
+        [0]
+    );
     hub.publish(&[put("a", 11, 1)]);
     assert_eq!(take(&mut hub, stream).len(), 2);
     hub.progress_due(stream);
@@ -252,7 +310,14 @@ fn fragments_are_below_the_bound_and_all_but_the_last_say_so() {
     let mut hub = hub();
     let stream = hub.open_stream();
     let range_end = Bytes::from_static(&[0]);
-    hub.create(stream, WatchSpec { fragment: true, range_end: range_end.clone(), ..on("a") });
+    hub.create(
+        stream,
+        WatchSpec {
+            fragment: true,
+            range_end: range_end.clone(),
+            ..on("a")
+        },
+    );
     hub.create(stream, WatchSpec { range_end, ..on("a") });
     take(&mut hub, stream);
     let events: Vec<Event> = (0..5)
@@ -291,7 +356,10 @@ fn slow_stream_holds_up_nobody_and_loses_nothing() {
     let request = hub.history_request().unwrap();
     assert_eq!(request.from, 18);
     let events = events.into_iter().filter(|event| event.revision.main >= 18).collect();
-    hub.feed_history(&HistorySlice { events, next_revision: 111 });
+    hub.feed_history(&HistorySlice {
+        events,
+        next_revision: 111,
+    });
     assert_eq!(hub.counts().behind, 0);
     let told = take(&mut hub, slow);
     assert_eq!((told.len(), told[0].events.len(), revision(&told[0])), (1, 93, 110));
@@ -307,9 +375,18 @@ fn after_a_snapshot_everybody_is_told_what_was_never_published() {
     take(&mut hub, stream);
     hub.restored(30, 8);
     let canceled = take(&mut hub, stream);
-    assert_eq!((canceled.len(), canceled[0].watch_id, canceled[0].compact_revision), (1, 2, 8));
-    assert_eq!(hub.history_request().map(|request| (request.from, request.to)), Some((11, 30)));
-    hub.feed_history(&HistorySlice { events: vec![put("a", 20, 1)], next_revision: 31 });
+    assert_eq!(
+        (canceled.len(), canceled[0].watch_id, canceled[0].compact_revision),
+        (1, 2, 8)
+    );
+    assert_eq!(
+        hub.history_request().map(|request| (request.from, request.to)),
+        Some((11, 30))
+    );
+    hub.feed_history(&HistorySlice {
+        events: vec![put("a", 20, 1)],
+        next_revision: 31,
+    });
     assert_eq!(take(&mut hub, stream).len(), 1);
     hub.publish(&[put("a", 31, 1)]);
     assert_eq!(take(&mut hub, stream).len(), 1);
@@ -326,8 +403,18 @@ fn streams_that_are_gone_are_no_longer_named() {
     let again = hub.open_stream();
     hub.create(again, on("b"));
     assert_eq!(std::iter::from_fn(|| hub.ready()).collect::<Vec<_>>(), [here, again]);
-    hub.feed_history(&HistorySlice { events: vec![put("b", 7, 1)], next_revision: 11 });
+    hub.feed_history(&HistorySlice {
+        events: vec![put("b", 7, 1)],
+        next_revision: 11,
+    });
     assert!(hub.ready().is_none());
     assert_eq!(hub.create(gone, on("a")), None);
-    assert_eq!(hub.counts(), WatchCounts { streams: 2, watchers: 2, behind: 0 });
+    assert_eq!(
+        hub.counts(),
+        WatchCounts {
+            streams: 2,
+            watchers: 2,
+            behind: 0
+        }
+    );
 }

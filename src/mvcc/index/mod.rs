@@ -190,7 +190,7 @@ impl Index {
         let mut changed = self.root.change(key, change);
         self.root.grow(&mut changed);
         self.keys += u64::from(changed.is_new_key);
-        self.live_keys = self.live_keys.strict_add_signed(changed.live_delta);
+        self.live_keys = node::apply_delta(self.live_keys, changed.live_delta);
         self.tip = self.tip.max(revision.main);
         changed.outcome
     }
