@@ -11,6 +11,7 @@ mod leaf;
 #[cfg(test)]
 mod model;
 mod node;
+mod packed;
 
 use std::ops::ControlFlow;
 
@@ -129,7 +130,7 @@ impl Index {
             }
             return;
         }
-        _ = self.root.walk(from, &mut |key, history| {
+        _ = self.root.walk(from, &mut Vec::new(), &mut |key, history| {
             if span.is_past(key) {
                 return ControlFlow::Break(());
             }
