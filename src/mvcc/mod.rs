@@ -75,6 +75,7 @@ pub trait Records {
     }
 
     /// Visits records from `from` on, in the order of their revisions, until the end or until `visit` breaks.
+    #[allow(clippy::type_complexity)] // It is as complex as what it visits.
     fn scan(&self, from: Revision, visit: &mut dyn FnMut(Revision, RecordKind, &[u8]) -> ControlFlow<()>);
 }
 

@@ -38,7 +38,9 @@ impl WatchHub {
         let mut previous = PreviousRecords::Skip;
         let mut members = Vec::new();
         while members.len() < self.limits.catch_up_watchers_max {
-            let Some((_, key)) = self.waiting.pop_first() else { break };
+            let Some((_, key)) = self.waiting.pop_first() else {
+                break;
+            };
             let watcher = &mut self.watchers[key];
             watcher.state = State::InFlight;
             members.push((key, watcher.serial));

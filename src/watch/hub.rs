@@ -271,7 +271,9 @@ impl WatchHub {
     /// Cancels a watcher and says so. As in etcd, nothing is said if there is none with that id.
     pub fn cancel(&mut self, stream: StreamId, watch_id: i64) {
         let Some(open) = self.stream_mut(stream) else { return };
-        let Some(watcher) = open.watchers.remove(&watch_id) else { return };
+        let Some(watcher) = open.watchers.remove(&watch_id) else {
+            return;
+        };
         self.remove_watcher(watcher);
         let control = Control {
             is_canceled: true,
@@ -346,7 +348,10 @@ impl WatchHub {
     /// Notes that the store was replaced by a snapshot's, at these revisions. Changes between the last published
     /// revision and the new one were never published, so every watcher must find them in history.
     pub fn restored(&mut self, revision: i64, compact_revision: i64) {
-        assert!(revision >= self.revision, "a snapshot is ahead of the store that it replaces");
+        assert!(
+            revision >= self.revision,
+            "a snapshot is ahead of the store that it replaces"
+        );
         let missed = self.revision + 1;
         self.revision = revision;
         self.in_flight_returned();
@@ -438,7 +443,8 @@ impl WatchHub {
     /// Responses in a stream's queue, and the bytes of their events. A caller that reads requests only while this is
     /// small bounds the queue against clients that create watchers without reading.
     pub fn queued(&self, stream: StreamId) -> (usize, usize) {
-        self.stream(stream).map_or((0, 0), |open| (open.queued(), open.queued_bytes()))
+        self.stream(stream)
+            .map_or((0, 0), |open| (open.queued(), open.queued_bytes()))
     }
 
     pub(super) fn queue_limits(&self) -> QueueLimits {
@@ -453,7 +459,9 @@ impl WatchHub {
     }
 
     fn stream_mut(&mut self, stream: StreamId) -> Option<&mut Stream> {
-        self.streams.get_mut(stream.key).filter(|open| open.serial == stream.serial)
+        self.streams
+            .get_mut(stream.key)
+            .filter(|open| open.serial == stream.serial)
     }
 
     fn take_serial(&mut self) -> u64 {

@@ -8,10 +8,7 @@ use foldhash::quality::FixedState;
 use hashbrown::HashMap;
 use slab::Slab;
 
-use super::{
-    interval::IntervalTree,
-    spec::Keys,
-};
+use super::{interval::IntervalTree, spec::Keys};
 
 /// Names a watcher of the hub.
 pub(super) type WatcherKey = usize;
@@ -134,4 +131,3 @@ impl Place {
         }
     }
 }
-

@@ -30,6 +30,8 @@ mod stream;
 
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod scenarios;
 
 pub use catch_up::HistoryRequest;
 pub use hub::{WatchCounts, WatchHub, WatchLimits};

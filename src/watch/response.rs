@@ -6,7 +6,7 @@
 //! ```
 
 use bytes::{BufMut, Bytes, BytesMut};
-use prost::encoding::{encode_varint, encoded_len_varint};
+use prost::encoding::encoded_len_varint;
 
 /// What a response's header says beside the revision.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -73,24 +73,28 @@ impl Response {
 
     /// Appends everything but the body, which follows it unchanged.
     pub fn encode_head(&self, identity: &ResponseIdentity, out: &mut BytesMut) {
-        out.put_u8(1 << 3 | 2);
-        encode_varint(header_len(identity, self.revision) as u64, out);
-        put_number(out, 1, identity.cluster_id);
-        put_number(out, 2, identity.member_id);
-        put_number(out, 3, self.revision as u64);
-        put_number(out, 4, identity.raft_term);
-        put_number(out, 2, self.watch_id as u64);
+        let mut head = Head::default();
+        head.bytes(&[1 << 3 | 2]);
+        head.varint(header_len(identity, self.revision) as u64);
+        head.number(1, identity.cluster_id);
+        head.number(2, identity.member_id);
+        head.number(3, self.revision as u64);
+        head.number(4, identity.raft_term);
+        head.number(2, self.watch_id as u64);
         if let Some(control) = &self.control {
-            put_number(out, 3, u64::from(control.is_created));
-            put_number(out, 4, u64::from(control.is_canceled));
-            put_number(out, 5, control.compact_revision as u64);
+            head.number(3, u64::from(control.is_created));
+            head.number(4, u64::from(control.is_canceled));
+            head.number(5, control.compact_revision as u64);
             if !control.cancel_reason.is_empty() {
-                out.put_u8(6 << 3 | 2);
-                encode_varint(control.cancel_reason.len() as u64, out);
+                head.bytes(&[6 << 3 | 2]);
+                head.varint(control.cancel_reason.len() as u64);
+                out.put_slice(head.written());
                 out.put_slice(control.cancel_reason.as_bytes());
+                head = Head::default();
             }
         }
-        put_number(out, 7, u64::from(self.is_fragment));
+        head.number(7, u64::from(self.is_fragment));
+        out.put_slice(head.written());
     }
 
     /// Appends the encoded response.
@@ -115,10 +119,49 @@ fn len_number(number: u64) -> usize {
     }
 }
 
-fn put_number(out: &mut BytesMut, tag: u8, number: u64) {
-    if number != 0 {
-        out.put_u8(tag << 3);
-        encode_varint(number, out);
+/// Room for all numbers of a response, written in one go: this is done for each watcher of each event.
+struct Head {
+    bytes: [u8; HEAD_BYTES_MAX],
+    len: usize,
+}
+
+/// Two lengths, six numbers of 64 bits and three flags, each with its tag.
+const HEAD_BYTES_MAX: usize = 2 * 11 + 6 * 11 + 3 * 2;
+
+impl Default for Head {
+    fn default() -> Head {
+        Head {
+            bytes: [0; HEAD_BYTES_MAX],
+            len: 0,
+        }
+    }
+}
+
+impl Head {
+    fn written(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.bytes[self.len..self.len + bytes.len()].copy_from_slice(bytes);
+        self.len += bytes.len();
+    }
+
+    fn varint(&mut self, mut number: u64) {
+        while number >= 0x80 {
+            self.bytes[self.len] = number as u8 | 0x80;
+            self.len += 1;
+            number >>= 7;
+        }
+        self.bytes[self.len] = number as u8;
+        self.len += 1;
+    }
+
+    fn number(&mut self, tag: u8, number: u64) {
+        if number != 0 {
+            self.bytes(&[tag << 3]);
+            self.varint(number);
+        }
     }
 }
 
