@@ -6,6 +6,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod fixture;
 mod run;
 
 macro_rules! bodies {
@@ -26,4 +27,6 @@ macro_rules! bodies {
     };
 }
 
+mod kv_delete;
 mod kv_put;
+mod kv_range;
