@@ -27,6 +27,9 @@ macro_rules! bodies {
     };
 }
 
+mod compaction;
 mod kv_delete;
 mod kv_put;
 mod kv_range;
+mod txn;
+mod txn_refused;
