@@ -313,7 +313,7 @@ const HASH_WHOLE: u32 = 3_157_457_819;
 const HASH_AT_20: u32 = 301_254_362;
 const HASH_AT_20_COMPACTED_AT_15: u32 = 3_169_158_291;
 const HASH_COMPACTED_AT_30: u32 = 2_005_557_422;
-const HASH_AT_30_AFTER_RESTART: u32 = 0;
+const HASH_AT_30_AFTER_RESTART: u32 = 2_374_867_820;
 const HASH_COMPACTED_AT_30_THEN_WRITTEN: u32 = 3_031_155_767;
 
 async fn the_same_history_has_the_same_hashes_everywhere(t: Target) {

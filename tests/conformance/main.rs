@@ -31,5 +31,8 @@ mod compaction;
 mod kv_delete;
 mod kv_put;
 mod kv_range;
+mod lease;
 mod txn;
 mod txn_refused;
+mod watch;
+mod watch_history;
