@@ -27,11 +27,16 @@ macro_rules! bodies {
     };
 }
 
+mod cluster;
 mod compaction;
+mod grpc;
+mod http;
 mod kv_delete;
 mod kv_put;
 mod kv_range;
 mod lease;
+mod maintenance;
+mod quota;
 mod txn;
 mod txn_refused;
 mod watch;
