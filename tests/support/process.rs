@@ -130,8 +130,19 @@ impl Process {
         }
     }
 
+    /// Starts the process and waits for nothing.
+    pub fn start_unawaited(&mut self) {
+        self.spawn()
+            .unwrap_or_else(|problem| panic!("{} does not start: {problem}", self.program.name()));
+    }
+
     /// Starts the process and waits until it serves or is known not to.
     pub fn try_start(&mut self) -> Result<(), String> {
+        self.spawn()?;
+        self.wait_until_ready()
+    }
+
+    fn spawn(&mut self) -> Result<(), String> {
         assert!(self.child.is_none(), "the process runs already");
         [self.client_port, self.peer_port] = free_ports();
         let program = self
@@ -164,7 +175,7 @@ impl Process {
             .stdout(log.try_clone().map_err(|error| error.to_string())?)
             .stderr(log);
         self.child = Some(signals::spawn_bound_to_us(command).map_err(|error| error.to_string())?);
-        self.wait_until_ready()
+        Ok(())
     }
 
     fn wait_until_ready(&mut self) -> Result<(), String> {
