@@ -36,6 +36,7 @@ pub mod backend;
 
 pub mod watch;
 
+pub mod cli;
 pub mod config;
 pub mod ops;
 

@@ -1,1 +1,62 @@
-fn main() {}
+//! The program: what it was called for, and its exit code.
+
+use std::process::ExitCode;
+
+use ringd::{
+    cli::{self, Invocation},
+    config::{Config, Exit, Notice},
+    node::{self, Signals, Stop},
+    ops::log,
+    ring::probe,
+};
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let environment: Vec<(String, String)> = std::env::vars().collect();
+    match cli::invocation(&arguments, &environment, &|path| std::fs::read(path)) {
+        Invocation::Serve { config, notices } => serve(*config, &notices),
+        Invocation::Offline(command) => offline(&command),
+        Invocation::Exit(exit) => leave(&exit),
+    }
+}
+
+fn leave(exit: &Exit) -> ExitCode {
+    print!("{}", exit.stdout);
+    eprint!("{}", exit.stderr);
+    log::tell(&exit.notices);
+    ExitCode::from(u8::try_from(exit.code).unwrap_or(1))
+}
+
+fn offline(command: &cli::Command) -> ExitCode {
+    eprintln!("not built: {command:?}");
+    ExitCode::FAILURE
+}
+
+fn serve(config: Config, notices: &[Notice]) -> ExitCode {
+    let stop = Stop::new();
+    // Before any thread is started: those that come later inherit what is blocked.
+    let signals = match Signals::install(stop.clone()) {
+        Ok(signals) => signals,
+        Err(error) => {
+            eprintln!("ringd: cannot take care of signals: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    if let Err(error) = log::start(&config.log) {
+        eprintln!("ringd: {error}");
+        return ExitCode::FAILURE;
+    }
+    log::tell(notices);
+    node::abort_on_panic();
+    let outcome = probe::check_machine()
+        .map_err(|obstacle| obstacle.to_string())
+        .and_then(|clients_max| node::server::run(config, &stop, clients_max));
+    if let Err(error) = &outcome {
+        tracing::error!(error, "ringd cannot go on");
+    }
+    log::flush();
+    match outcome {
+        Ok(()) => signals.end(),
+        Err(_) => ExitCode::FAILURE,
+    }
+}

@@ -2,6 +2,7 @@
 //! waits. Sender and receiver may be on one core too. A full mailbox is an outcome, not a wait.
 
 use std::{
+    fmt,
     future::poll_fn,
     sync::{
         Arc,
@@ -127,6 +128,12 @@ impl<T> Receiver<T> {
     /// Waits for the next message; `None` when the sender is gone and nothing is left.
     pub async fn receive(&mut self) -> Option<T> {
         poll_fn(|context| self.poll_receive(context)).await
+    }
+}
+
+impl<T> fmt::Debug for Sender<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sender").field("room", &self.room()).finish()
     }
 }
 

@@ -1,1 +1,11 @@
-//! To be built.
+//! Requests on their way into the log, and who waits for which.
+
+mod ids;
+mod method;
+mod request;
+mod waiters;
+
+pub use ids::RequestIds;
+pub use method::{Method, unknown_path};
+pub use request::{Call, FileWork, Read, Reply, Request, Ticket, Write};
+pub use waiters::Waiters;

@@ -1,1 +1,21 @@
-//! To be built.
+//! The loop that turns requests into log entries and log entries into answers, and the order of its effects.
+//!
+//! [`cycle`] is the core: what may start when. [`drive`] carries it out on the home core; [`boot`] brings a member from
+//! its data directory to its first turn. The rest is what takes longer than a turn: [`scans`] over the index,
+//! [`file_work`] on the tree's file, the [`compactor`], the [`snapshotter`].
+
+pub mod answer;
+pub mod boot;
+pub mod compactor;
+pub mod cycle;
+pub mod drive;
+mod fault;
+pub mod file_work;
+pub mod jobs;
+pub mod leases;
+pub mod outputs;
+pub mod reads;
+pub mod scans;
+pub mod snapshotter;
+
+pub use fault::Fault;

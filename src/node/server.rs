@@ -1,0 +1,401 @@
+//! A whole server: from a configuration to the parts on their cores.
+//!
+//! ```text
+//!  store thread:  opens the database ─▶ serves commits and jobs
+//!  home core:     waits for it, boots the replica, listens; accepts when the member has told the cluster who it is
+//! ```
+
+use std::{net::ToSocketAddrs, path::Path, rc::Rc, sync::Arc, time::Duration};
+
+use tracing::info;
+
+use super::{AcceptConfig, Cores, DataDirectory, Stop};
+use crate::{
+    apply::quota,
+    backend::{Backend, CommitReport, Store, StoreEvent, StoreOptions, StoreRequest},
+    config::{Config, Url, WalSync as WalSyncChoice, version},
+    host::{Host, Net, Notify, Receiver, Sender, mailbox},
+    lease::{LessorConfig, ttl_floor_seconds},
+    raft::Timing,
+    replica::{
+        Fault,
+        answer::Facts,
+        boot::{self, BootOptions, NewCluster},
+        cycle::ReplicaOptions,
+        drive::{Home, LoopOptions, run as run_home},
+        leases::Identity,
+        snapshotter::{SnapshotOptions, Snapshotter},
+    },
+    ring::{FileMap, RingHost, ThreadHost, placement, probe},
+    rpc::{
+        desk::Desk,
+        drive::{Scratch, serve as serve_connection},
+        http::Pages,
+        session::Service,
+        snapshot::Pump,
+    },
+    wal::{WalOptions, WalSync},
+    wire::server::ServerOptions,
+};
+
+type Request = StoreRequest<FileMap>;
+type Event = StoreEvent<FileMap>;
+type Opened = Result<CommitReport<FileMap>, String>;
+
+/// Messages that may wait for the store, and for home.
+const STORE_MAILBOX: usize = 64;
+/// Bytes that one read of a socket may bring.
+const READ_BYTES: usize = 64 * 1024;
+
+/// Runs a server until it is told to stop.
+///
+/// # Errors
+/// A sentence for the operator: what is in the way, and where.
+pub fn run(config: Config, stop: &Stop, clients_max: usize) -> Result<(), String> {
+    let directory =
+        DataDirectory::open(&config.data_dir, config.wal_dir.as_deref()).map_err(|error| error.to_string())?;
+    for path in [directory.snap(), directory.wal().to_path_buf()] {
+        probe::check_writable(&path).map_err(|obstacle| obstacle.to_string())?;
+    }
+    if !probe::takes_direct(directory.wal()).map_err(|error| error.to_string())? {
+        tracing::warn!("{}", probe::no_direct_warning(directory.wal()));
+    }
+    let cores = choose_cores(&config, directory.wal())?;
+    info!(home = ?cores.home, store = ?cores.store, "cores");
+
+    let (request_sender, request_receiver) = mailbox::<Request>(STORE_MAILBOX);
+    let (event_sender, event_receiver) = mailbox::<Event>(STORE_MAILBOX);
+    let (opened_sender, opened_receiver) = mailbox::<Opened>(1);
+    let (failure_sender, mut failure_receiver) = mailbox::<String>(1);
+
+    let store_options = StoreOptions::new(directory.database());
+    let config = Arc::new(config);
+    let paths = Paths {
+        wal: directory.wal().to_path_buf(),
+        snap: directory.snap(),
+    };
+    let home_config = config.clone();
+    let node = super::start(
+        &cores,
+        stop,
+        move |host, stop| async move {
+            let channels = Channels {
+                requests: request_sender,
+                events: event_receiver,
+                opened: opened_receiver,
+            };
+            let mut failure = failure_sender;
+            if let Err(error) = home(host, stop, home_config, paths, channels, clients_max).await {
+                // The mailbox has room: it is used once.
+                let _sent = failure.try_send(error);
+            }
+        },
+        |_, host, stop: Stop| async move { stop.requested(&host).await },
+        move |host, _stop| store(host, store_options, request_receiver, event_sender, opened_sender),
+    )
+    .map_err(|error| format!("cannot start: {error}"))?;
+    node.join().map_err(|error| error.to_string())?;
+    match failure_receiver.try_receive() {
+        Some(failure) => Err(failure),
+        None => Ok(()),
+    }
+}
+
+struct Paths {
+    wal: std::path::PathBuf,
+    snap: std::path::PathBuf,
+}
+
+struct Channels {
+    requests: Sender<Request>,
+    events: Receiver<Event>,
+    opened: Receiver<Opened>,
+}
+
+/// The store's thread.
+async fn store(
+    host: ThreadHost,
+    options: StoreOptions,
+    requests: Receiver<Request>,
+    events: Sender<Event>,
+    mut opened: Sender<Opened>,
+) {
+    let path = options.path.clone();
+    match Store::open(host, options).await {
+        Ok((store, report)) => {
+            if opened.send(Ok(report)).await.is_ok() {
+                store.run(requests, events).await;
+            }
+        }
+        Err(fault) => {
+            // If home is gone there is nobody to tell.
+            let _told = opened.send(Err(format!("{}: {fault}", path.display()))).await;
+        }
+    }
+}
+
+/// The home core.
+async fn home(
+    host: RingHost,
+    stop: Stop,
+    config: Arc<Config>,
+    paths: Paths,
+    mut channels: Channels,
+    clients_max: usize,
+) -> Result<(), String> {
+    let listeners = listen(&host, &config.listen_client_urls)?;
+    let metrics_listeners = listen(&host, &config.listen_metrics_urls)?;
+    let report = match channels.opened.receive().await {
+        Some(opened) => opened?,
+        None => return Err("the store thread ended".to_owned()),
+    };
+    let booted = boot::boot(&host, &boot_options(&config, &paths), Backend::new(report))
+        .await
+        .map_err(|fault| fault.to_string())?;
+
+    let desk = Rc::new(Desk::new());
+    let pump = Rc::new(Pump::default());
+    host.spawn(pump.clone().run());
+    let wal = Rc::new(booted.wal);
+    let snapshot_options = SnapshotOptions {
+        entries: config.snapshot_count,
+        catchup_entries: config.snapshot_catchup_entries,
+        snapshots_max: config.snapshot_files_max as usize,
+        wals_max: config.wal_files_max as usize,
+    };
+    let snapshotter = Snapshotter::new(
+        snapshot_options,
+        booted.snapshots,
+        wal.clone(),
+        booted.snapshot_index,
+        host.now(),
+    );
+    let stop_notify = Rc::new(Notify::new());
+    let ready = Rc::new(Notify::new());
+    spawn_stop(&host, stop.clone(), stop_notify.clone(), desk.clone());
+    spawn_accept(
+        &host,
+        &stop,
+        &config,
+        clients_max,
+        &desk,
+        &pump,
+        ready.clone(),
+        listeners,
+        metrics_listeners,
+    );
+
+    let home = Home {
+        host: host.clone(),
+        options: LoopOptions {
+            heartbeat: config.heartbeat_interval,
+            commit_interval: config.backend_batch_interval,
+            commit_operations_max: config.backend_batch_operations as usize,
+        },
+        facts: Facts {
+            version: version::SERVER_VERSION.to_owned(),
+            storage_version: String::new(),
+            quota_bytes: config.quota_backend_bytes.unwrap_or(0),
+        },
+        identity: identity(&config, &booted.replica, booted.member_id),
+        replica: booted.replica,
+        resume_compaction: booted.resume_compaction,
+        wal: wal.clone(),
+        desk,
+        store: channels.requests,
+        store_events: channels.events,
+        snapshotter,
+        ready,
+        stop: stop_notify,
+    };
+    let ended = run_home(home).await.map_err(|fault: Fault| fault.to_string())?;
+    drop(ended);
+    wal.close().await;
+    Ok(())
+}
+
+fn identity<M: crate::host::Map>(
+    config: &Config,
+    _replica: &crate::replica::cycle::Replica<Backend<M>>,
+    member_id: crate::base::MemberId,
+) -> Identity {
+    let (major, minor) = config.hold_cluster_version.unwrap_or((3, 6));
+    Identity {
+        member_id,
+        name: config.name.clone(),
+        client_urls: config
+            .advertise_client_urls
+            .iter()
+            .map(|url| url.as_str().to_owned())
+            .collect(),
+        cluster_version: format!("{major}.{minor}.0"),
+        election_timeout: config.election_timeout,
+    }
+}
+
+fn boot_options(config: &Config, paths: &Paths) -> BootOptions {
+    let election_ticks = config.election_ticks() as u32;
+    let sync = match config.wal_sync {
+        WalSyncChoice::Dsync => WalSync::Dsync,
+        WalSyncChoice::Fdatasync => WalSync::WriteThenSync,
+    };
+    BootOptions {
+        wal_directory: paths.wal.clone(),
+        snap_directory: paths.snap.clone(),
+        wal: WalOptions {
+            sync,
+            ..WalOptions::default()
+        },
+        cluster: NewCluster {
+            token: config.initial_cluster_token.clone(),
+            peer_urls: config
+                .initial_advertise_peer_urls
+                .iter()
+                .map(|url| url.as_str().to_owned())
+                .collect(),
+        },
+        timing: Timing {
+            election_ticks,
+            heartbeat_ticks: 1,
+            pre_vote: config.pre_vote,
+        },
+        replica: ReplicaOptions {
+            request_timeout: Duration::from_secs(5) + 2 * config.election_timeout,
+            request_bytes_max: config.request_bytes_max as usize,
+        },
+        lease: LessorConfig {
+            ttl_floor_seconds: ttl_floor_seconds(election_ticks, config.heartbeat_interval),
+            ..LessorConfig::default()
+        },
+        quota_bytes: config.quota_backend_bytes.or_else(|| quota::quota_bytes(-1)),
+        learners_max: config.learners_max as usize,
+    }
+}
+
+fn choose_cores(config: &Config, directory: &Path) -> Result<Cores, String> {
+    let allowed = placement::allowed_cores().map_err(|error| error.to_string())?;
+    let asked = config
+        .cores
+        .as_ref()
+        .map(|cores| cores.iter().map(ToString::to_string).collect::<Vec<_>>().join(","));
+    let usable = placement::usable_cores(asked.as_deref(), &allowed)?;
+    let placement = placement::choose(&usable, &placement::queues_of(Path::new("/"), directory));
+    let mut cores = Cores::from(placement);
+    // Connections stay on the home core: what they cost there is less than the hop from another.
+    cores.fronts.clear();
+    Ok(cores)
+}
+
+type Listeners = Vec<<<RingHost as Host>::Net as Net>::Listener>;
+
+fn listen(host: &RingHost, urls: &[Url]) -> Result<Listeners, String> {
+    let mut listeners = Vec::new();
+    for url in urls {
+        let mut addresses: Vec<_> = match url.socket_address() {
+            Some(address) => vec![address],
+            None => url
+                .host_port()
+                .to_socket_addrs()
+                .map_err(|error| format!("{}: {error}", url.as_str()))?
+                .collect(),
+        };
+        addresses.dedup();
+        // Of a name's addresses one is enough, as Go's listener takes one; IPv4 first.
+        addresses.sort_by_key(|address| !address.is_ipv4());
+        let address = addresses
+            .first()
+            .ok_or_else(|| format!("{}: no address", url.as_str()))?;
+        let listener = host.net().listen(*address).map_err(|error| match error.kind() {
+            std::io::ErrorKind::AddrInUse => format!("listen tcp {address}: bind: address already in use"),
+            _ => format!("listen tcp {address}: {error}"),
+        })?;
+        listeners.push(listener);
+    }
+    Ok(listeners)
+}
+
+fn spawn_stop(host: &RingHost, stop: Stop, stop_notify: Rc<Notify>, desk: Rc<Desk>) {
+    let task_host = host.clone();
+    host.spawn(async move {
+        stop.requested(&task_host).await;
+        desk.close_all();
+        stop_notify.notify();
+    });
+}
+
+#[allow(clippy::too_many_arguments)]
+fn spawn_accept(
+    host: &RingHost,
+    stop: &Stop,
+    config: &Config,
+    clients_max: usize,
+    desk: &Rc<Desk>,
+    pump: &Rc<Pump>,
+    ready: Rc<Notify>,
+    listeners: Listeners,
+    metrics_listeners: Listeners,
+) {
+    let wire = ServerOptions {
+        message_bytes_max: config
+            .request_bytes_max
+            .saturating_add(crate::limits::GRPC_OVERHEAD_BYTES),
+        http_body_bytes_max: config
+            .request_bytes_max
+            .saturating_add(crate::limits::GRPC_OVERHEAD_BYTES),
+        concurrent_streams_max: config.concurrent_streams_max,
+        keepalive_time_min: config.grpc_keepalive_min_time,
+        keepalive_interval: config.grpc_keepalive_interval.unwrap_or(Duration::ZERO),
+        keepalive_timeout: config.grpc_keepalive_timeout,
+        ..ServerOptions::default()
+    };
+    let pages = |is_metrics_only| Pages {
+        command_line: std::env::args().collect(),
+        fd_limit: clients_max as u64,
+        is_metrics_only,
+    };
+    let service = |is_metrics_only| {
+        Rc::new(Service {
+            wire: wire.clone(),
+            txn_operations_max: config.txn_operations_max,
+            desk: desk.clone(),
+            pump: pump.clone(),
+            http: pages(is_metrics_only),
+        })
+    };
+    let (clients, metrics) = (service(false), service(true));
+    let addresses: Vec<_> = config
+        .listen_client_urls
+        .iter()
+        .map(|url| url.host_port().to_owned())
+        .collect();
+    let (task_host, stop) = (host.clone(), stop.clone());
+    host.spawn(async move {
+        ready.notified().await;
+        info!("ready to serve client requests");
+        for address in addresses {
+            info!(
+                address,
+                "serving client traffic insecurely; this is strongly discouraged!"
+            );
+        }
+        let scratch = Rc::new(Scratch::new(READ_BYTES));
+        let all = listeners.into_iter().map(|listener| (listener, clients.clone())).chain(
+            metrics_listeners
+                .into_iter()
+                .map(|listener| (listener, metrics.clone())),
+        );
+        for (listener, service) in all {
+            let (host, stop, scratch) = (task_host.clone(), stop.clone(), scratch.clone());
+            task_host.spawn(async move {
+                let config = AcceptConfig {
+                    connections_max: clients_max,
+                };
+                let serving = host.clone();
+                super::serve(&host, listener, config, &stop, move |stream, _| {
+                    serve_connection(serving.clone(), stream, service.clone(), scratch.clone())
+                })
+                .await;
+            });
+        }
+    });
+}

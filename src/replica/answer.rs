@@ -1,0 +1,176 @@
+//! Reads: from a request that may be answered to its answer.
+
+use bytes::Bytes;
+use prost::Message;
+
+use super::{
+    cycle::{Replica, refusal},
+    outputs::Outputs,
+    scans::Scans,
+};
+use crate::{
+    backend::Backend,
+    base::{LeaseId, MemberId, Monotonic, Reject},
+    host::Map,
+    lease::Renewal,
+    mvcc::RangeQuery,
+    propose::{Call, Read, Reply, Request, Ticket, Write},
+    wire::proto::etcdserverpb::{
+        DowngradeInfo, LeaseCheckpoint, LeaseCheckpointRequest, MemberListRequest, RangeRequest, StatusResponse,
+    },
+};
+
+/// Keys that a range may have for it to be answered at once; longer ones go by slices.
+const KEYS_AT_ONCE_MAX: u64 = 256;
+
+/// What never changes in answers while a member runs.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// etcd's version that this server stands for, e.g. `3.6.14`.
+    pub version: String,
+    /// The data's version as 3.6 tells it, e.g. `3.5.0`.
+    pub storage_version: String,
+    /// Bytes that the database may have (`--quota-backend-bytes`); 0 for no bound.
+    pub quota_bytes: u64,
+}
+
+/// Answers a read from the store as it is; a long range goes to `scans` instead.
+pub fn read<M: Map>(
+    replica: &mut Replica<Backend<M>>,
+    facts: &Facts,
+    scans: &mut Scans,
+    call: Call,
+    now: Monotonic,
+    outputs: &mut Outputs,
+) {
+    let Request::Read(read) = call.request else {
+        unreachable!("only reads are answered here");
+    };
+    let outcome = match read {
+        Read::Range(request) => match range(replica, scans, call.ticket, &request) {
+            Some(outcome) => outcome,
+            None => return,
+        },
+        Read::Txn(request) => replica.state().read_txn(&request),
+        Read::LeaseKeepAlive(request) => {
+            let id = request.id;
+            let call = Call {
+                ticket: call.ticket,
+                request: Request::Read(Read::LeaseKeepAlive(request)),
+            };
+            match keep_alive(replica, call, id, now) {
+                Some(outcome) => outcome,
+                None => return,
+            }
+        }
+        Read::LeaseTimeToLive(request) => replica.state().lease_time_to_live(&request, now),
+        Read::LeaseLeases => Ok(replica.state().lease_leases()),
+        Read::MemberList(MemberListRequest { .. }) => Ok(replica.state().member_list()),
+        Read::Status => Ok(status(replica, facts)),
+        Read::Barrier { .. } => Ok(Bytes::new()),
+    };
+    outputs.replies.push((call.ticket, reply(call.ticket, outcome)));
+}
+
+fn reply(ticket: Ticket, outcome: Result<Bytes, Reject>) -> Reply {
+    match outcome {
+        Ok(answer) => Reply {
+            stream: ticket.stream,
+            method: ticket.method,
+            outcome: Ok(answer),
+        },
+        Err(reject) => refusal(ticket, reject),
+    }
+}
+
+/// `None` if the range goes by slices.
+fn range<M: Map>(
+    replica: &mut Replica<Backend<M>>,
+    scans: &mut Scans,
+    ticket: Ticket,
+    request: &RangeRequest,
+) -> Option<Result<Bytes, Reject>> {
+    let state = replica.state();
+    let query: RangeQuery<'_> = crate::apply::range_query(request);
+    let is_short = request.range_end.is_empty()
+        || (request.count_only && query.revision <= 0)
+        || state.store().count(query.span) <= KEYS_AT_ONCE_MAX && query.revision <= 0;
+    if is_short {
+        return Some(state.read_range(request));
+    }
+    match state.store().range_begin(&query) {
+        Err(reject) => Some(Err(reject)),
+        Ok(scan) => {
+            let header = state.encoded_header(state.store().current_revision());
+            scans.begin_range(replica, ticket, scan, header, request.keys_only);
+            None
+        }
+    }
+}
+
+/// `None` if the renewal waits for a checkpoint to be taken back.
+fn keep_alive<M: Map>(
+    replica: &mut Replica<Backend<M>>,
+    call: Call,
+    lease_id: i64,
+    now: Monotonic,
+) -> Option<Result<Bytes, Reject>> {
+    if !replica.consensus().is_leader() {
+        return Some(Err(Reject::NoLeader));
+    }
+    let revision = replica.state().store().current_revision();
+    let ttl = match replica.state_mut().lessor_mut().renew(LeaseId(lease_id), now) {
+        Renewal::Renewed { ttl } => ttl,
+        Renewal::NotFound => 0,
+        Renewal::NotPrimary => return Some(Err(Reject::NoLeader)),
+        Renewal::AwaitRevocation => {
+            replica.postpone_renewal(call);
+            return None;
+        }
+        Renewal::ClearCheckpoint => {
+            let checkpoints = vec![LeaseCheckpoint {
+                id: lease_id,
+                remaining_ttl: 0,
+            }];
+            let clear = Write::LeaseCheckpoint(LeaseCheckpointRequest { checkpoints });
+            replica.propose_before(&clear, call, now);
+            return None;
+        }
+    };
+    Some(Ok(replica.state().lease_keep_alive_response(
+        LeaseId(lease_id),
+        revision,
+        ttl,
+    )))
+}
+
+fn status<M: Map>(replica: &Replica<Backend<M>>, facts: &Facts) -> Bytes {
+    let (state, consensus) = (replica.state(), replica.consensus());
+    let mut errors = Vec::new();
+    if consensus.leader().is_none() {
+        errors.push("etcdserver: no leader".to_owned());
+    }
+    for alarm in state.alarms().list(0) {
+        let member = MemberId(alarm.member_id);
+        errors.push(format!("memberID:{} alarm:{} ", member.0, alarm.alarm().as_str_name()));
+    }
+    let response = StatusResponse {
+        header: Some(state.header_message()),
+        version: facts.version.clone(),
+        db_size: state.tree().size() as i64,
+        leader: consensus.leader().map_or(0, |leader| leader.0),
+        raft_index: consensus.committed().0,
+        raft_term: consensus.term().0,
+        raft_applied_index: state.applied().index.0,
+        errors,
+        db_size_in_use: state.tree().size_in_use() as i64,
+        is_learner: false,
+        storage_version: facts.storage_version.clone(),
+        db_size_quota: facts.quota_bytes as i64,
+        downgrade_info: Some(DowngradeInfo {
+            enabled: false,
+            target_version: String::new(),
+        }),
+    };
+    response.encode_to_vec().into()
+}

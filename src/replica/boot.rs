@@ -1,0 +1,291 @@
+//! From a data directory to a replica that can take its first turn: finds out what is there, checks that it belongs
+//! together, and reads it back. The order is etcd's: the newest `.snap` that the log knows, the log behind it, the tree.
+
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use prost::Message;
+use raft::eraftpb::{ConfState, Entry, EntryType, HardState};
+
+use super::{
+    Fault,
+    cycle::{Replica, ReplicaOptions},
+};
+use crate::{
+    apply::{self, EntryAt, State, StateConfig},
+    backend::{Backend, Bucket},
+    base::{ClusterId, LogIndex, MemberId, Term},
+    host::{Host, Map},
+    lease::LessorConfig,
+    member::{self, ClusterVersion, Member, Membership},
+    mvcc::{Restore, Restored},
+    propose::RequestIds,
+    raft::{Consensus, MemoryLog, Timing},
+    snapshot::{SnapshotFiles, v2store},
+    wal::{LogEncoder, Replay, Wal, WalOptions, WalSnapshot},
+    wire::proto::{raftpb, walpb},
+};
+
+/// What a member is started with.
+#[derive(Clone, Debug)]
+pub struct BootOptions {
+    /// `member/wal`, or where the operator wants the log.
+    pub wal_directory: PathBuf,
+    /// `member/snap`.
+    pub snap_directory: PathBuf,
+    /// How the log is written.
+    pub wal: WalOptions,
+    /// Who a new cluster is made of; for a restart it does not matter.
+    pub cluster: NewCluster,
+    /// Timing of raft.
+    pub timing: Timing,
+    /// Bounds of requests.
+    pub replica: ReplicaOptions,
+    /// Leases.
+    pub lease: LessorConfig,
+    /// Bytes that the database may have; `None` for no bound.
+    pub quota_bytes: Option<u64>,
+    /// Learners that the cluster may have.
+    pub learners_max: usize,
+}
+
+/// The members that a new cluster is made of. A lone one, until clusters come.
+#[derive(Clone, Debug)]
+pub struct NewCluster {
+    /// `--initial-cluster-token`.
+    pub token: String,
+    /// Where this member's peers would reach it.
+    pub peer_urls: Vec<String>,
+}
+
+/// What a start finds or makes.
+pub struct Booted<H: Host, M: Map> {
+    /// The replica.
+    pub replica: Replica<Backend<M>>,
+    /// The log's files.
+    pub wal: Wal<H>,
+    /// `.snap` files.
+    pub snapshots: SnapshotFiles<H>,
+    /// Index of the newest `.snap`; 0 if there is none.
+    pub snapshot_index: LogIndex,
+    /// A compaction that a crash interrupted.
+    pub resume_compaction: Option<i64>,
+    /// This member.
+    pub member_id: MemberId,
+    /// Its cluster.
+    pub cluster_id: ClusterId,
+}
+
+/// The log as it was found or made.
+struct Log<H: Host> {
+    wal: Wal<H>,
+    encoder: LogEncoder,
+    replay: Replay,
+    member_id: MemberId,
+    cluster_id: ClusterId,
+    snapshot: Option<raft::eraftpb::Snapshot>,
+}
+
+/// Opens the log and the state over `backend`, whose file the store has opened already.
+pub async fn boot<H: Host, M: Map>(
+    host: &H,
+    options: &BootOptions,
+    backend: Backend<M>,
+) -> Result<Booted<H, M>, Fault> {
+    let snapshots = SnapshotFiles::new(host, &options.snap_directory);
+    snapshots.remove_orphans().await?;
+    let log = if Wal::exists(host, &options.wal_directory).await? {
+        reopen(host, options, &snapshots).await?
+    } else {
+        found(host, options).await?
+    };
+    let applied = applied_index(&backend)?;
+    let metadata = log
+        .snapshot
+        .as_ref()
+        .map(|snapshot| snapshot.get_metadata().clone())
+        .unwrap_or_default();
+    if applied < metadata.index && applied != 0 {
+        return Err(Fault::TreeBehindSnapshot {
+            applied: LogIndex(applied),
+            snapshot: LogIndex(metadata.index),
+        });
+    }
+    let restored = restore_store(&backend)?;
+    let config = StateConfig {
+        cluster_id: log.cluster_id,
+        member_id: log.member_id,
+        quota_bytes: options.quota_bytes,
+        learners_max: options.learners_max,
+        snapshot: EntryAt {
+            index: LogIndex(metadata.index),
+            term: Term(metadata.term),
+        },
+        snapshot_members: snapshot_members(log.snapshot.as_ref())?,
+        lease: LessorConfig {
+            hash_seed: host.random_u64(),
+            ..options.lease
+        },
+    };
+    let resume_compaction = restored.resume_compaction;
+    let state = State::open(backend, restored, config)?;
+    let memory = MemoryLog::new(
+        LogIndex(metadata.index),
+        Term(metadata.term),
+        metadata.get_conf_state().clone(),
+        log.replay.hard_state,
+        log.replay.entries,
+    );
+    let mut consensus = Consensus::new(log.member_id, memory, LogIndex(metadata.index), options.timing);
+    consensus.set_election_timeout(host.random_u64());
+    let ids = RequestIds::new(log.member_id, host.wall_time());
+    let entropy = host.random_u64();
+    let replica = Replica::new(
+        options.replica,
+        consensus,
+        log.encoder,
+        state,
+        log.member_id,
+        ids,
+        entropy,
+    );
+    Ok(Booted {
+        replica,
+        wal: log.wal,
+        snapshots,
+        snapshot_index: LogIndex(metadata.index),
+        resume_compaction,
+        member_id: log.member_id,
+        cluster_id: log.cluster_id,
+    })
+}
+
+/// A log that is there already.
+async fn reopen<H: Host>(host: &H, options: &BootOptions, snapshots: &SnapshotFiles<H>) -> Result<Log<H>, Fault> {
+    let directory = &options.wal_directory;
+    let known = Wal::valid_snapshots(host, directory).await?;
+    let snapshot = snapshots.load_newest(&known).await?;
+    let from = snapshot.as_ref().map(|snapshot| WalSnapshot {
+        index: LogIndex(snapshot.get_metadata().index),
+        term: Term(snapshot.get_metadata().term),
+        conf_state: Some(snapshot.get_metadata().get_conf_state().clone()),
+    });
+    let (wal, encoder, replay) = Wal::open(host, directory, &from.unwrap_or_default(), options.wal).await?;
+    let metadata =
+        walpb::Metadata::decode(&replay.metadata[..]).map_err(|_| Fault::LogWithoutMetadata(directory.clone()))?;
+    let (member_id, cluster_id) = (MemberId(metadata.node_id()), ClusterId(metadata.cluster_id()));
+    tracing::info!(
+        "cluster-id" = format!("{cluster_id:x}"),
+        "local-member-id" = format!("{member_id:x}"),
+        "commit-index" = replay.hard_state.commit,
+        "restarting local member"
+    );
+    Ok(Log {
+        wal,
+        encoder,
+        replay,
+        member_id,
+        cluster_id,
+        snapshot,
+    })
+}
+
+/// A new cluster's log: its metadata, and the entry that adds its first member, which counts as committed (raft's
+/// bootstrap as etcd does it).
+async fn found<H: Host>(host: &H, options: &BootOptions) -> Result<Log<H>, Fault> {
+    let cluster = &options.cluster;
+    let member_id = member::ids::initial_member_id(&cluster.peer_urls, &cluster.token);
+    let cluster_id = member::ids::cluster_id(&[member_id]);
+    let metadata = walpb::Metadata {
+        node_id: Some(member_id.0),
+        cluster_id: Some(cluster_id.0),
+    };
+    let (wal, mut encoder) = Wal::create(host, &options.wal_directory, &metadata.encode_to_vec(), options.wal).await?;
+    let member = Member {
+        id: member_id,
+        peer_urls: cluster.peer_urls.clone(),
+        ..Member::default()
+    };
+    let change = raftpb::ConfChange {
+        id: Some(0),
+        r#type: Some(raftpb::ConfChangeType::ConfChangeAddNode as i32),
+        node_id: Some(member_id.0),
+        context: Some(member::json::add_context(&member, false)),
+    };
+    let entry = Entry {
+        entry_type: EntryType::EntryConfChange,
+        term: 1,
+        index: 1,
+        data: Bytes::from(change.encode_to_vec()),
+        ..Entry::default()
+    };
+    let hard_state = HardState {
+        term: 1,
+        commit: 1,
+        ..HardState::default()
+    };
+    encoder.append(std::slice::from_ref(&entry), Some(&hard_state));
+    let batch = encoder.seal(|len| wal.buffer(len)).expect("an entry has gathered");
+    wal.write(batch).await?;
+    tracing::info!(
+        "cluster-id" = format!("{cluster_id:x}"),
+        "local-member-id" = format!("{member_id:x}"),
+        "starting local member"
+    );
+    let replay = Replay {
+        hard_state,
+        entries: vec![entry],
+        ..Replay::default()
+    };
+    Ok(Log {
+        wal,
+        encoder,
+        replay,
+        member_id,
+        cluster_id,
+        snapshot: None,
+    })
+}
+
+/// The applied index that the tree holds; 0 if it was never saved.
+fn applied_index<M: Map>(backend: &Backend<M>) -> Result<u64, Fault> {
+    let stored = backend.get(Bucket::Meta, b"consistent_index").map_err(Fault::Page)?;
+    Ok(stored
+        .and_then(|bytes| bytes.try_into().ok())
+        .map_or(0, u64::from_be_bytes))
+}
+
+/// Rebuilds the store from the tree: one ordered scan.
+fn restore_store<M: Map>(backend: &Backend<M>) -> Result<Restored, Fault> {
+    let mut restore = Restore::new(apply::compaction_marks(backend));
+    let root = backend.pin();
+    let mut cursor = root.cursor(Bucket::Key);
+    let mut next = cursor.seek_first().map_err(Fault::Page)?;
+    while let Some((key, record)) = next {
+        restore.feed(key, record)?;
+        next = cursor.step().map_err(Fault::Page)?;
+    }
+    Ok(restore.finish())
+}
+
+/// The members as a snapshot has them.
+fn snapshot_members(snapshot: Option<&raft::eraftpb::Snapshot>) -> Result<Membership, Fault> {
+    let Some(snapshot) = snapshot else {
+        return Ok(Membership::default());
+    };
+    let image = v2store::decode(snapshot.get_data()).map_err(Fault::SnapshotData)?;
+    let members = image.members.into_iter().map(|member| Member {
+        id: member.id,
+        name: member.name,
+        peer_urls: member.peer_urls,
+        client_urls: member.client_urls,
+        is_learner: member.is_learner,
+    });
+    let version = image.cluster_version.as_deref().and_then(ClusterVersion::parse);
+    Ok(Membership::restore(members, image.removed, version, None))
+}
+
+/// Whether the members of a log are more than one: such a member needs its peers, which are later work.
+pub fn has_other_voters(conf_state: &ConfState, member_id: MemberId) -> bool {
+    conf_state.voters.iter().any(|voter| *voter != member_id.0)
+}

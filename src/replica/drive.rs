@@ -1,0 +1,434 @@
+//! The home core's loop: gathers what has happened, lets the replica take its turn, and carries out what that comes to.
+//! Decides nothing that `cycle` does not.
+//!
+//! One task does it all, so that a write's completion, the calls that gathered meanwhile and the answers share one
+//! wake-up. It never waits for the log or the store: both are polled.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use super::{
+    Fault,
+    answer::{self, Facts},
+    compactor::Compactor,
+    cycle::{Replica, refusal},
+    file_work::FileWorks,
+    leases::{self, Identity},
+    outputs::{Outputs, Requested},
+    scans::Scans,
+    snapshotter::Snapshotter,
+};
+use crate::{
+    apply::Effect,
+    backend::{Backend, StoreEvent, StoreRequest},
+    base::Monotonic,
+    host::{Disk, File, Host, Notify, Receiver, Sender},
+    limits,
+    ops::health::HealthAlarm,
+    propose::{Call, FileWork, Request, Ticket},
+    rpc::{desk::Desk, http::MemberView},
+    wal::{Wal, WalFault, WriteReport},
+    wire::proto::etcdserverpb::AlarmType,
+};
+
+/// The mapping that a host's files give.
+pub type MapOf<H> = <<<H as Host>::Disk as Disk>::File as File>::Map;
+
+/// What the loop's timing is.
+#[derive(Clone, Copy, Debug)]
+pub struct LoopOptions {
+    /// Between ticks of raft's clock (`--heartbeat-interval`).
+    pub heartbeat: Duration,
+    /// Longest time that changes wait for the tree's file (`--backend-batch-interval`).
+    pub commit_interval: Duration,
+    /// Changes that are enough for a commit of their own (`--backend-batch-limit`).
+    pub commit_operations_max: usize,
+}
+
+/// The home core's parts.
+pub struct Home<H: Host, M: crate::host::Map> {
+    /// The machine.
+    pub host: H,
+    /// Timing.
+    pub options: LoopOptions,
+    /// What never changes in answers.
+    pub facts: Facts,
+    /// Who this member is.
+    pub identity: Identity,
+    /// Consensus and state.
+    pub replica: Replica<Backend<M>>,
+    /// The log's files.
+    pub wal: Rc<Wal<H>>,
+    /// Connections of this core.
+    pub desk: Rc<Desk>,
+    /// To the thread that writes the tree's file.
+    pub store: Sender<StoreRequest<M>>,
+    /// From it.
+    pub store_events: Receiver<StoreEvent<M>>,
+    /// `.snap` files, and what of the log they make needless.
+    pub snapshotter: Snapshotter<H>,
+    /// A compaction that a crash interrupted, to go on with.
+    pub resume_compaction: Option<i64>,
+    /// Raised once, when the cluster knows this member by its name: clients may come.
+    pub ready: Rc<Notify>,
+    /// Raised to end the loop in an orderly way.
+    pub stop: Rc<Notify>,
+}
+
+type LogWrite = Pin<Box<dyn Future<Output = Result<WriteReport, WalFault>>>>;
+
+/// What the loop remembers from turn to turn.
+struct Progress<M: crate::host::Map> {
+    works: FileWorks<M>,
+    compactor: Compactor,
+    scans: Scans,
+    write: Option<LogWrite>,
+    outputs: Outputs,
+    calls: Vec<Call>,
+    next_tick: Monotonic,
+    next_lease_tick: Monotonic,
+    committed_at: Monotonic,
+    is_stopping: bool,
+    is_ready: bool,
+    /// What the health endpoints know may have changed.
+    is_view_stale: bool,
+    /// One timer for all that is due; it may fire early, never late.
+    timer: Option<(Monotonic, Pin<Box<dyn Future<Output = ()>>>)>,
+}
+
+/// What woke the loop.
+#[derive(Default)]
+struct Woken {
+    written: Option<Result<WriteReport, WalFault>>,
+    is_stopped: bool,
+}
+
+/// Runs the home core until it is told to stop, or cannot go on.
+///
+/// # Errors
+/// When the log or the tree failed: what is acknowledged is safe, and the process must end.
+pub async fn run<H: Host, M: crate::host::Map>(mut home: Home<H, M>) -> Result<Home<H, M>, Fault> {
+    let now = home.host.now();
+    let mut progress = Progress {
+        works: FileWorks::default(),
+        compactor: Compactor::default(),
+        scans: Scans::default(),
+        write: None,
+        outputs: Outputs::default(),
+        calls: Vec::new(),
+        next_tick: now + home.options.heartbeat,
+        next_lease_tick: now,
+        committed_at: now,
+        is_stopping: false,
+        is_ready: false,
+        is_view_stale: true,
+        timer: None,
+    };
+    home.begin(&mut progress, now)?;
+    loop {
+        let woken = wait(&mut home, &mut progress).await?;
+        let now = home.host.now();
+        if let Some(result) = woken.written {
+            home.record_write(&result?);
+            home.replica.persisted(&mut progress.outputs);
+        }
+        home.take_calls(&mut progress, now);
+        home.tick(&mut progress, now);
+        home.replica.turn(now, &mut progress.outputs)?;
+        home.start_write(&mut progress);
+        progress.compactor.step(&mut home.replica, &mut progress.works);
+        home.snapshotter.step(
+            &home.host,
+            &home.desk,
+            &mut home.replica,
+            progress.works.durable_applied(),
+        )?;
+        progress
+            .scans
+            .step(&mut home.replica, &mut progress.works, &mut progress.outputs);
+        home.carry_out(&mut progress, now);
+        home.tell_ready(&mut progress);
+        home.tell_view(&mut progress);
+        home.commit(&mut progress, now)?;
+        progress.is_stopping |= woken.is_stopped;
+        if progress.is_stopping && progress.write.is_none() && !home.replica.state().tree().is_committing() {
+            home.replica.stop(&mut progress.outputs);
+            home.carry_out(&mut progress, now);
+            return Ok(home);
+        }
+    }
+}
+
+async fn wait<H: Host, M: crate::host::Map>(home: &mut Home<H, M>, progress: &mut Progress<M>) -> Result<Woken, Fault> {
+    let has_work = progress.compactor.has_work()
+        || progress.scans.has_work()
+        || home.desk.has_calls()
+        || home.replica.has_proposals();
+    let wake_at = progress
+        .next_tick
+        .min(home.commit_due(progress))
+        .min(progress.next_lease_tick);
+    if progress.timer.as_ref().is_none_or(|(at, _)| wake_at < *at) {
+        progress.timer = Some((wake_at, Box::pin(home.host.sleep_until(wake_at))));
+    }
+    let mut is_first = true;
+    poll_fn(|context| {
+        let mut woken = Woken::default();
+        // With work of its own the loop still lets the others of this core have their turn.
+        let mut is_woken = has_work && !std::mem::take(&mut is_first);
+        if has_work && !is_woken {
+            context.waker().wake_by_ref();
+        }
+        is_woken |= home.desk.replica_notify().poll_notified(context).is_ready();
+        is_woken |= poll_write(&mut progress.write, &mut woken, context);
+        if home.stop.poll_notified(context).is_ready() {
+            woken.is_stopped = true;
+            is_woken = true;
+        }
+        while let Poll::Ready(event) = home.store_events.poll_receive(context) {
+            let Some(event) = event else {
+                return Poll::Ready(Err(Fault::StoreGone));
+            };
+            progress
+                .works
+                .take_event(event, &mut home.replica, &mut progress.outputs)?;
+            is_woken = true;
+        }
+        if let Some((_, timer)) = &mut progress.timer
+            && timer.as_mut().poll(context).is_ready()
+        {
+            progress.timer = None;
+            is_woken = true;
+        }
+        if is_woken {
+            Poll::Ready(Ok(woken))
+        } else {
+            Poll::Pending
+        }
+    })
+    .await
+}
+
+fn poll_write(write: &mut Option<LogWrite>, woken: &mut Woken, context: &mut Context<'_>) -> bool {
+    let Some(future) = write else {
+        return false;
+    };
+    match future.as_mut().poll(context) {
+        Poll::Ready(result) => {
+            *write = None;
+            woken.written = Some(result);
+            true
+        }
+        Poll::Pending => false,
+    }
+}
+
+impl<H: Host, M: crate::host::Map> Home<H, M> {
+    /// The first turn: what the log has committed is applied again, and a lone member elects itself.
+    fn begin(&mut self, progress: &mut Progress<M>, now: Monotonic) -> Result<(), Fault> {
+        self.replica.turn(now, &mut progress.outputs)?;
+        if !self.replica.consensus().is_alone() {
+            return Err(Fault::OtherVoters);
+        }
+        if let Some(revision) = self.resume_compaction.take()
+            && let Ok(compaction) = self.replica.state_mut().store_and_tree().0.compact(revision, false)
+        {
+            progress.compactor.schedule(Some(compaction), None);
+        }
+        self.replica.campaign();
+        self.replica.turn(now, &mut progress.outputs)?;
+        self.start_write(progress);
+        self.carry_out(progress, now);
+        Ok(())
+    }
+
+    fn tell_ready(&mut self, progress: &mut Progress<M>) {
+        if !progress.is_ready && leases::is_published(&self.replica, &self.identity) {
+            progress.is_ready = true;
+            tracing::info!(
+                "local-member-id" = format!("{:x}", self.identity.member_id),
+                "published local member to cluster through raft"
+            );
+            self.ready.notify();
+        }
+    }
+
+    fn tell_view(&mut self, progress: &mut Progress<M>) {
+        if !std::mem::take(&mut progress.is_view_stale) {
+            return;
+        }
+        let state = self.replica.state();
+        let alarms = state.alarms().list(0);
+        self.desk.set_view(MemberView {
+            alarms: alarms.iter().map(|alarm| health_alarm(alarm.alarm())).collect(),
+            has_leader: self.replica.consensus().leader().is_some(),
+            cluster_version: state.members().version().map(ToString::to_string),
+        });
+    }
+
+    fn take_calls(&mut self, progress: &mut Progress<M>, now: Monotonic) {
+        self.desk.take_calls(&mut progress.calls);
+        for call in progress.calls.drain(..) {
+            self.replica.submit(call, now, &mut progress.outputs);
+        }
+    }
+
+    fn tick(&mut self, progress: &mut Progress<M>, now: Monotonic) {
+        if now >= progress.next_tick {
+            // A late tick is one tick: raft's clock may run slow, never fast.
+            progress.next_tick = now + self.options.heartbeat;
+            self.replica.tick(now, &mut progress.outputs);
+            progress.is_view_stale = true;
+            self.desk.wake_due(now);
+        }
+        if now >= progress.next_lease_tick {
+            progress.next_lease_tick = now + crate::lease::EXPIRY_TICK;
+            let _expired = leases::tick(&mut self.replica, now, &mut progress.outputs);
+        }
+    }
+
+    /// Begins the next write of the log if there is something to write and the one before has ended. Polled once, so
+    /// that it is on its way before this turn's answers are made.
+    fn start_write(&mut self, progress: &mut Progress<M>) {
+        if progress.write.is_some() {
+            return;
+        }
+        let wal = self.wal.clone();
+        if let Some(batch) = self.replica.seal_log(|len| wal.buffer(len)) {
+            progress.write = Some(Box::pin(async move { wal.write(batch).await }));
+        }
+    }
+
+    fn carry_out(&mut self, progress: &mut Progress<M>, now: Monotonic) {
+        let outputs = &mut progress.outputs;
+        for message in outputs.messages.drain(..) {
+            // A lone member has nobody to send to; a member of a larger cluster does not get past its start.
+            tracing::warn!(?message, "message for a peer dropped");
+        }
+        progress.is_view_stale |= outputs.role_changed || !outputs.effects.is_empty();
+        outputs.role_changed = false;
+        for requested in std::mem::take(&mut outputs.effects) {
+            self.carry_out_effect(requested, &mut progress.compactor, now);
+        }
+        let mut reads = std::mem::take(&mut outputs.reads);
+        for call in reads.drain(..) {
+            self.answer(call, progress, now);
+        }
+        let outputs = &mut progress.outputs;
+        outputs.reads = reads;
+        for (ticket, reply) in outputs.replies.drain(..) {
+            self.desk.reply(ticket, reply);
+        }
+    }
+
+    fn answer(&mut self, call: Call, progress: &mut Progress<M>, now: Monotonic) {
+        let outputs = &mut progress.outputs;
+        match call.request {
+            Request::File(work) => begin_file_work(&mut self.replica, progress, call.ticket, work),
+            Request::Read(_) => {
+                if let Some(call) = self.desk.defer_if_choked(call, limits::CONNECTION_UNSENT_BYTES_MAX) {
+                    answer::read(&mut self.replica, &self.facts, &mut progress.scans, call, now, outputs);
+                }
+            }
+            Request::Write(_) => unreachable!("writes pass the log"),
+        }
+    }
+
+    fn carry_out_effect(&mut self, requested: Requested, compactor: &mut Compactor, now: Monotonic) {
+        match requested.effect {
+            Effect::TermBegun => leases::begin_term(&mut self.replica, &self.identity, now),
+            Effect::RaiseAlarm(alarm) => self.replica.raise_alarm(alarm, requested.held, now),
+            Effect::AlarmChanged {
+                alarm,
+                member,
+                is_raised,
+            } => {
+                let alarm = AlarmType::try_from(alarm).map_or("unknown", |alarm| alarm.as_str_name());
+                let what = if is_raised { "alarm raised" } else { "alarm disarmed" };
+                tracing::warn!(alarm, from = format!("{member:x}"), "{what}");
+            }
+            Effect::Compact { compaction, .. } => compactor.schedule(Some(*compaction), requested.held),
+            Effect::AwaitCompaction { .. } => compactor.schedule(None, requested.held),
+            Effect::MembersChanged => tracing::info!("membership changed"),
+            Effect::ClusterVersionChanged => tracing::info!("set cluster version"),
+            Effect::RemovedSelf => {
+                tracing::error!("permanently removed from the cluster");
+                self.stop.notify();
+            }
+        }
+    }
+
+    /// When the open batch has to go to the store at the latest.
+    fn commit_due(&self, progress: &Progress<M>) -> Monotonic {
+        let backend = self.replica.state().tree();
+        if backend.is_committing() || backend.operations() == 0 {
+            return Monotonic(u64::MAX);
+        }
+        progress.committed_at + self.options.commit_interval
+    }
+
+    /// Hands the open batch to the store when it is time, or when work on the file waits for it.
+    fn commit(&mut self, progress: &mut Progress<M>, now: Monotonic) -> Result<(), Fault> {
+        let is_due = now >= self.commit_due(progress);
+        let backend = self.replica.state().tree();
+        let is_full = backend.operations() >= self.options.commit_operations_max;
+        let is_wanted = is_due
+            || is_full
+            || progress.works.wants_commit()
+            || self.snapshotter.wants_commit()
+            || progress.is_stopping;
+        if is_wanted && !backend.is_committing() && self.store.room() > 0 {
+            progress.committed_at = now;
+            progress.works.sealed(self.replica.state().applied().index);
+            let meta = self.replica.state_mut().seal();
+            if let Some(batch) = self.replica.state_mut().tree_mut().seal(meta) {
+                send(&mut self.store, StoreRequest::Commit(batch))?;
+            } else {
+                progress.works.nothing_sealed();
+            }
+            progress.works.send(&mut self.store)?;
+        }
+        Ok(())
+    }
+
+    fn record_write(&self, _report: &WriteReport) {}
+}
+
+/// Sends to the store. Its room has been looked at: that it is gone is the only way to fail.
+pub(super) fn send<M: crate::host::Map>(
+    store: &mut Sender<StoreRequest<M>>,
+    request: StoreRequest<M>,
+) -> Result<(), Fault> {
+    store.try_send(request).map_err(|_| Fault::StoreGone)
+}
+
+fn health_alarm(alarm: AlarmType) -> HealthAlarm {
+    match alarm {
+        AlarmType::Nospace => HealthAlarm::NoSpace,
+        AlarmType::Corrupt => HealthAlarm::Corrupt,
+        AlarmType::None => HealthAlarm::Unknown,
+    }
+}
+
+/// Begins work on the file. What walks over the index first does so in slices.
+fn begin_file_work<M: crate::host::Map>(
+    replica: &mut Replica<Backend<M>>,
+    progress: &mut Progress<M>,
+    ticket: Ticket,
+    work: FileWork,
+) {
+    match work {
+        FileWork::Hash => progress.works.hash(ticket),
+        FileWork::Defragment => progress.works.defragment(ticket),
+        FileWork::HashKv(request) => match replica.state().store().hash_begin(request.revision) {
+            Ok(job) => progress.scans.begin_hash(replica, ticket, job),
+            Err(reject) => progress.outputs.replies.push((ticket, refusal(ticket, reject))),
+        },
+        FileWork::Snapshot(sink) => progress.works.snapshot(sink),
+    }
+}

@@ -1,0 +1,89 @@
+//! Why a member cannot start or go on. Every one of these ends the process, with the message that names file and place.
+
+use std::{fmt, io, path::PathBuf};
+
+use crate::{apply, backend, base::LogIndex, mvcc::RestoreError, snapshot::v2store::StoreFault, wal::WalFault};
+
+/// Why a member cannot start or go on.
+#[derive(Debug)]
+pub enum Fault {
+    /// The log.
+    Wal(WalFault),
+    /// The log's first record does not say whose it is.
+    LogWithoutMetadata(PathBuf),
+    /// A page of the tree.
+    Page(backend::Fault),
+    /// The tree's file.
+    Store(backend::StoreFault),
+    /// The store thread ended.
+    StoreGone,
+    /// The tree's content.
+    Restore(RestoreError),
+    /// The state machine's content.
+    Open(apply::OpenFault),
+    /// An entry that cannot be applied.
+    Apply(apply::ApplyFault),
+    /// The tree lacks entries that the log no longer has.
+    TreeBehindSnapshot {
+        /// What the tree has.
+        applied: LogIndex,
+        /// Where the log begins.
+        snapshot: LogIndex,
+    },
+    /// The content of the newest `.snap` file.
+    SnapshotData(StoreFault),
+    /// The log names other voters.
+    OtherVoters,
+    /// A file beside the log and the tree.
+    File(io::Error),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::Wal(fault) => write!(f, "write-ahead log: {fault}"),
+            Fault::LogWithoutMetadata(path) => {
+                write!(f, "write-ahead log {}: no readable metadata record", path.display())
+            }
+            Fault::Page(fault) => write!(f, "database file: {fault}"),
+            Fault::Store(fault) => write!(f, "database file: {fault}"),
+            Fault::StoreGone => write!(f, "the store thread has ended"),
+            Fault::Restore(fault) => write!(f, "database file: {fault}"),
+            Fault::Open(fault) => write!(f, "database file: {fault}"),
+            Fault::Apply(fault) => write!(f, "cannot apply a log entry: {fault}"),
+            Fault::TreeBehindSnapshot { applied, snapshot } => write!(
+                f,
+                "database file's applied index {applied} is behind the snapshot's {snapshot}: it belongs to an older state"
+            ),
+            Fault::SnapshotData(fault) => write!(f, "snapshot file: v2 store: {}", fault.0),
+            Fault::OtherVoters => {
+                write!(
+                    f,
+                    "the data directory is of a member of a larger cluster, which is not supported yet"
+                )
+            }
+            Fault::File(error) => write!(f, "{error}"),
+        }
+    }
+}
+
+impl std::error::Error for Fault {}
+
+macro_rules! from {
+    ($($variant:ident($inner:ty);)*) => {
+        $(impl From<$inner> for Fault {
+            fn from(fault: $inner) -> Fault {
+                Fault::$variant(fault)
+            }
+        })*
+    };
+}
+
+from! {
+    Wal(WalFault);
+    Store(backend::StoreFault);
+    Restore(RestoreError);
+    Open(apply::OpenFault);
+    Apply(apply::ApplyFault);
+    File(io::Error);
+}

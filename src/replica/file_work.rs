@@ -1,0 +1,221 @@
+//! Work on the tree's file: who waits for which of the store's jobs. Requests go to the store behind a commit of what
+//! was applied before them, so that they see it.
+
+use std::collections::VecDeque;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+use prost::Message;
+
+use super::{
+    Fault,
+    cycle::Replica,
+    jobs::{CompactionJob, CompactionOutcome, HashKvJob},
+    outputs::Outputs,
+};
+use crate::{
+    backend::{Backend, JobId, JobResult, SnapshotPart, StoreEvent, StoreRequest},
+    base::LogIndex,
+    host::{Map, Sender},
+    mvcc::{KeyValueHash, KvHasher, PhysicalCompaction},
+    propose::{Reply, Ticket},
+    wire::{
+        proto::etcdserverpb::{DefragmentResponse, HashKvResponse, HashResponse},
+        status::{Code, Status},
+    },
+};
+
+/// Jobs on their way to the store, and those that it works on.
+pub struct FileWorks<M: Map> {
+    waiting: VecDeque<StoreRequest<M>>,
+    running: HashMap<JobId, Running, FixedState>,
+    next_id: u64,
+    /// The applied index of the batch that was sealed last, and of the last that is durable.
+    sealed_applied: LogIndex,
+    durable_applied: LogIndex,
+}
+
+enum Running {
+    Hash(Ticket),
+    HashKv(Ticket),
+    Defragment(Ticket),
+    Compact(Option<(Ticket, Reply)>),
+}
+
+impl<M: Map> Default for FileWorks<M> {
+    fn default() -> Self {
+        let running = HashMap::with_hasher(FixedState::default());
+        FileWorks {
+            waiting: VecDeque::new(),
+            running,
+            next_id: 0,
+            sealed_applied: LogIndex(0),
+            durable_applied: LogIndex(0),
+        }
+    }
+}
+
+impl<M: Map> FileWorks<M> {
+    fn start(&mut self, running: Running, request: impl FnOnce(JobId) -> StoreRequest<M>) {
+        self.next_id += 1;
+        let id = JobId(self.next_id);
+        self.running.insert(id, running);
+        self.waiting.push_back(request(id));
+    }
+
+    /// `Maintenance.Hash`.
+    pub fn hash(&mut self, ticket: Ticket) {
+        self.start(Running::Hash(ticket), StoreRequest::Hash);
+    }
+
+    /// `Maintenance.HashKV`, whose walk over the index is done.
+    pub fn hash_kv(&mut self, ticket: Ticket, hasher: KvHasher) {
+        self.start(Running::HashKv(ticket), |id| {
+            StoreRequest::Job(id, Box::new(HashKvJob::new(hasher)))
+        });
+    }
+
+    /// `Maintenance.Defragment`.
+    pub fn defragment(&mut self, ticket: Ticket) {
+        self.start(Running::Defragment(ticket), StoreRequest::Defragment);
+    }
+
+    /// `Maintenance.Snapshot`: the store tells `sink` all there is to tell.
+    pub fn snapshot(&mut self, sink: Sender<SnapshotPart>) {
+        self.waiting.push_back(StoreRequest::Snapshot(sink));
+    }
+
+    /// The second part of a compaction; without one, `held` only waits for those before it.
+    pub fn compact(&mut self, physical: Option<PhysicalCompaction>, held: Option<(Ticket, Reply)>) {
+        self.start(Running::Compact(held), |id| {
+            StoreRequest::Job(id, Box::new(CompactionJob::new(physical)))
+        });
+    }
+
+    /// Whether requests wait for a commit to go behind.
+    pub fn wants_commit(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// A batch with everything up to this index has just been sealed.
+    pub fn sealed(&mut self, applied: LogIndex) {
+        self.sealed_applied = applied;
+    }
+
+    /// There was nothing to seal: all that was applied is in the file.
+    pub fn nothing_sealed(&mut self) {
+        self.durable_applied = self.sealed_applied;
+    }
+
+    /// The applied index that the tree's file is known to hold.
+    pub fn durable_applied(&self) -> LogIndex {
+        self.durable_applied
+    }
+
+    /// Sends what waits. A commit of everything that was applied has just been sent.
+    pub fn send(&mut self, store: &mut Sender<StoreRequest<M>>) -> Result<(), Fault> {
+        while store.room() > 0 {
+            let Some(request) = self.waiting.pop_front() else {
+                break;
+            };
+            store.try_send(request).map_err(|_| Fault::StoreGone)?;
+        }
+        Ok(())
+    }
+
+    /// Something is done in the store.
+    pub fn take_event(
+        &mut self,
+        event: StoreEvent<M>,
+        replica: &mut Replica<Backend<M>>,
+        outputs: &mut Outputs,
+    ) -> Result<(), Fault> {
+        match event {
+            StoreEvent::Committed(report) => {
+                if report.sequence.is_some() {
+                    self.durable_applied = self.sealed_applied;
+                }
+                replica.state_mut().tree_mut().committed(report);
+            }
+            StoreEvent::JobDone(id, result) => self.finish_job(id, result, replica, outputs),
+            StoreEvent::Hashed(id, report) => {
+                let response = HashResponse {
+                    header: Some(replica.state().header_message()),
+                    hash: report.hash,
+                };
+                self.finish(id, Ok(response.encode_to_vec()), outputs);
+            }
+            StoreEvent::Defragmented(id, report) => {
+                tracing::info!(
+                    "current-db-size-bytes-diff" = report.size_after as i64 - report.size_before as i64,
+                    "current-db-size-bytes" = report.size_after,
+                    took = ?report.duration,
+                    "finished defragmenting"
+                );
+                self.finish(id, Ok(DefragmentResponse { header: None }.encode_to_vec()), outputs);
+            }
+            StoreEvent::DefragmentFailed(id, fault) => {
+                tracing::error!(error = %fault, "failed to defragment");
+                self.finish(id, Err(internal(&fault)), outputs);
+            }
+            StoreEvent::JobFailed(_, fault) => return Err(Fault::Page(fault)),
+            StoreEvent::Failed(fault) => return Err(Fault::Store(fault)),
+        }
+        Ok(())
+    }
+
+    fn finish_job(&mut self, id: JobId, result: JobResult, replica: &mut Replica<Backend<M>>, outputs: &mut Outputs) {
+        let Some(running) = self.running.remove(&id) else {
+            return;
+        };
+        match running {
+            Running::HashKv(ticket) => {
+                let hash = *result.downcast::<KeyValueHash>().expect("a HashKV job gives a hash");
+                let response = HashKvResponse {
+                    header: Some(replica.state().header_message()),
+                    hash: hash.hash,
+                    compact_revision: hash.compact_revision,
+                    hash_revision: hash.revision,
+                };
+                outputs
+                    .replies
+                    .push((ticket, answer(ticket, Ok(response.encode_to_vec()))));
+            }
+            Running::Compact(held) => {
+                let outcome = *result
+                    .downcast::<CompactionOutcome>()
+                    .expect("a compaction gives its outcome");
+                if let Some(revision) = outcome.revision {
+                    tracing::info!(
+                        "compact-revision" = revision,
+                        deleted = outcome.deleted,
+                        "finished scheduled compaction"
+                    );
+                }
+                if let Some(hash) = outcome.hash {
+                    replica.state_mut().store_and_tree().0.hashes.store(hash);
+                }
+                outputs.replies.extend(held);
+            }
+            Running::Hash(_) | Running::Defragment(_) => unreachable!("not jobs"),
+        }
+    }
+
+    fn finish(&mut self, id: JobId, outcome: Result<Vec<u8>, Status>, outputs: &mut Outputs) {
+        if let Some(Running::Hash(ticket) | Running::Defragment(ticket)) = self.running.remove(&id) {
+            outputs.replies.push((ticket, answer(ticket, outcome)));
+        }
+    }
+}
+
+fn answer(ticket: Ticket, outcome: Result<Vec<u8>, Status>) -> Reply {
+    Reply {
+        stream: ticket.stream,
+        method: ticket.method,
+        outcome: outcome.map(Into::into),
+    }
+}
+
+fn internal(fault: &dyn std::fmt::Display) -> Status {
+    Status::new(Code::Unknown, fault.to_string())
+}

@@ -1,0 +1,81 @@
+//! What a leader does of its own accord: it takes leases over when its term begins, revokes those that have ended, notes
+//! what is left of long ones, and tells the cluster who it is.
+
+use std::time::Duration;
+
+use super::{cycle::Replica, outputs::Outputs};
+use crate::{
+    apply::Tree,
+    base::{MemberId, Monotonic},
+    lease::{CHECKPOINTS_PER_PROPOSAL, REVOKES_PER_TICK},
+    propose::Write,
+    wire::proto::{
+        etcdserverpb::LeaseCheckpointRequest,
+        membershippb::{Attributes, ClusterMemberAttrSetRequest, ClusterVersionSetRequest},
+    },
+};
+
+/// What a member tells of itself, and when.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// This member.
+    pub member_id: MemberId,
+    /// Its name.
+    pub name: String,
+    /// Where clients reach it (`--advertise-client-urls`).
+    pub client_urls: Vec<String>,
+    /// The cluster version that a leader sets where there is none, e.g. `3.5.0`.
+    pub cluster_version: String,
+    /// Added to all leases when a term begins: a renewal may have reached the former leader just before it fell.
+    pub election_timeout: Duration,
+}
+
+/// A term's first entry is applied: nothing of an earlier one is outstanding.
+pub fn begin_term<T: Tree>(replica: &mut Replica<T>, identity: &Identity, now: Monotonic) {
+    if !replica.consensus().is_leader() {
+        return;
+    }
+    replica.state_mut().lessor_mut().promote(identity.election_timeout, now);
+    let attributes = Attributes {
+        name: identity.name.clone(),
+        client_urls: identity.client_urls.clone(),
+    };
+    let publish = ClusterMemberAttrSetRequest {
+        member_id: identity.member_id.0,
+        member_attributes: Some(attributes),
+    };
+    replica.propose_own(&Write::ClusterMemberAttrSet(publish), now);
+    if replica.state().members().version().is_none() {
+        let version = ClusterVersionSetRequest {
+            ver: identity.cluster_version.clone(),
+        };
+        replica.propose_own(&Write::ClusterVersionSet(version), now);
+    }
+}
+
+/// Whether the cluster knows this member by what it tells of itself.
+pub fn is_published<T: Tree>(replica: &Replica<T>, identity: &Identity) -> bool {
+    let member = replica.state().members().member(identity.member_id);
+    member.is_some_and(|member| member.name == identity.name && member.client_urls == identity.client_urls)
+}
+
+/// The leader's look at the leases, every [`crate::lease::EXPIRY_TICK`]. Returns how many have ended.
+pub fn tick<T: Tree>(replica: &mut Replica<T>, now: Monotonic, outputs: &mut Outputs) -> usize {
+    replica.retry_renewals(outputs);
+    if !replica.consensus().is_leader() {
+        if replica.state().lessor().is_primary() {
+            replica.state_mut().lessor_mut().demote();
+        }
+        return 0;
+    }
+    let lessor = replica.state_mut().lessor_mut();
+    let expired = lessor.expired(now, REVOKES_PER_TICK);
+    let checkpoints = lessor.checkpoints_due(now, CHECKPOINTS_PER_PROPOSAL);
+    for lease_id in &expired {
+        replica.revoke_lease(*lease_id, now);
+    }
+    if !checkpoints.is_empty() {
+        replica.propose_own(&Write::LeaseCheckpoint(LeaseCheckpointRequest { checkpoints }), now);
+    }
+    expired.len()
+}

@@ -1,0 +1,281 @@
+//! Where the connections of one core and the replica meet: calls gather here until the replica's next turn, answers
+//! until their connection's next. Nothing here crosses cores.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+};
+
+use slab::Slab;
+
+use crate::{
+    base::Monotonic,
+    host::Notify,
+    propose::{Call, Method, Reply, Request, Ticket},
+    rpc::http::MemberView,
+};
+
+/// The calls and answers of one core.
+pub struct Desk {
+    calls: RefCell<Vec<Call>>,
+    replica: Notify,
+    outboxes: RefCell<Slab<Rc<Outbox>>>,
+    incarnation: Cell<u32>,
+    view: RefCell<MemberView>,
+}
+
+/// What waits for one connection.
+pub struct Outbox {
+    place: Cell<u32>,
+    incarnation: u32,
+    replies: RefCell<Vec<Reply>>,
+    /// Calls that wait until the connection has got rid of answers that it has.
+    deferred: RefCell<Vec<Call>>,
+    notify: Notify,
+    /// When the connection wants to be woken for its own timers.
+    deadline: Cell<Option<Monotonic>>,
+    /// Bytes of answers that the connection has not got rid of yet.
+    unsent_bytes: Cell<usize>,
+    closing: Cell<bool>,
+}
+
+impl Desk {
+    /// A desk without connections.
+    pub fn new() -> Desk {
+        Desk {
+            calls: RefCell::default(),
+            replica: Notify::new(),
+            outboxes: RefCell::default(),
+            incarnation: Cell::new(0),
+            view: RefCell::default(),
+        }
+    }
+
+    /// What is known of the member as a whole.
+    pub fn view(&self) -> std::cell::Ref<'_, MemberView> {
+        self.view.borrow()
+    }
+
+    /// The replica tells what is known of the member as a whole.
+    pub fn set_view(&self, view: MemberView) {
+        *self.view.borrow_mut() = view;
+    }
+
+    /// A connection comes.
+    pub fn open(&self) -> Rc<Outbox> {
+        let incarnation = self.incarnation.get().wrapping_add(1);
+        self.incarnation.set(incarnation);
+        let outbox = Rc::new(Outbox {
+            place: Cell::new(0),
+            incarnation,
+            replies: RefCell::default(),
+            deferred: RefCell::default(),
+            notify: Notify::new(),
+            deadline: Cell::new(None),
+            unsent_bytes: Cell::new(0),
+            closing: Cell::new(false),
+        });
+        let place = self.outboxes.borrow_mut().insert(outbox.clone());
+        outbox
+            .place
+            .set(u32::try_from(place).expect("fewer connections than 2^32"));
+        outbox
+    }
+
+    /// A connection goes. Answers that are still to come for it are dropped.
+    pub fn close(&self, outbox: &Outbox) {
+        self.outboxes.borrow_mut().remove(outbox.place.get() as usize);
+    }
+
+    /// Hands a call to the replica.
+    pub fn submit(&self, call: Call) {
+        self.calls.borrow_mut().push(call);
+        self.replica.notify();
+    }
+
+    /// What has been handed in since the last time, in that order. `calls` comes back empty but with its memory.
+    pub fn take_calls(&self, calls: &mut Vec<Call>) {
+        debug_assert!(calls.is_empty());
+        std::mem::swap(&mut *self.calls.borrow_mut(), calls);
+    }
+
+    /// Whether calls wait for the replica.
+    pub fn has_calls(&self) -> bool {
+        !self.calls.borrow().is_empty()
+    }
+
+    /// What wakes the replica.
+    pub fn replica_notify(&self) -> &Notify {
+        &self.replica
+    }
+
+    /// Hands an answer to the connection that waits for it, if it is still there.
+    pub fn reply(&self, ticket: Ticket, reply: Reply) {
+        let outboxes = self.outboxes.borrow();
+        let Some(outbox) = outboxes.get(ticket.connection as usize) else {
+            return;
+        };
+        if outbox.incarnation == ticket.incarnation {
+            if let Ok(message) = &reply.outcome {
+                outbox.unsent_bytes.set(outbox.unsent_bytes.get() + message.len());
+            }
+            outbox.replies.borrow_mut().push(reply);
+            outbox.notify.notify();
+        }
+    }
+
+    /// Puts a call whose answer may be large aside if its connection has more than `bytes_max` unsent: it is submitted
+    /// again when those are gone, so that a client that asks faster than it reads does not fill the memory. Gives the
+    /// call back if it may go on.
+    pub fn defer_if_choked(&self, call: Call, bytes_max: usize) -> Option<Call> {
+        let outboxes = self.outboxes.borrow();
+        match outboxes.get(call.ticket.connection as usize) {
+            Some(outbox) if outbox.incarnation == call.ticket.incarnation && outbox.unsent_bytes.get() > bytes_max => {
+                outbox.deferred.borrow_mut().push(call);
+                None
+            }
+            _ => Some(call),
+        }
+    }
+
+    /// Wakes the connections whose own timers are due.
+    pub fn wake_due(&self, now: Monotonic) {
+        for (_, outbox) in self.outboxes.borrow().iter() {
+            if outbox.deadline.get().is_some_and(|deadline| deadline <= now) {
+                outbox.notify.notify();
+            }
+        }
+    }
+
+    /// Asks every connection to end gracefully.
+    pub fn close_all(&self) {
+        for (_, outbox) in self.outboxes.borrow().iter() {
+            outbox.closing.set(true);
+            outbox.notify.notify();
+        }
+    }
+
+    /// Open connections.
+    pub fn connections(&self) -> usize {
+        self.outboxes.borrow().len()
+    }
+}
+
+impl Default for Desk {
+    fn default() -> Self {
+        Desk::new()
+    }
+}
+
+impl Outbox {
+    /// A ticket for a call of this connection.
+    pub fn ticket(&self, stream: u32, method: Method) -> Ticket {
+        Ticket {
+            connection: self.place.get(),
+            incarnation: self.incarnation,
+            stream,
+            method,
+        }
+    }
+
+    /// A call of this connection.
+    pub fn call(&self, stream: u32, method: Method, request: Request) -> Call {
+        Call {
+            ticket: self.ticket(stream, method),
+            request,
+        }
+    }
+
+    /// What has been answered since the last time. `replies` comes back empty but with its memory.
+    pub fn take_replies(&self, replies: &mut Vec<Reply>) {
+        debug_assert!(replies.is_empty());
+        std::mem::swap(&mut *self.replies.borrow_mut(), replies);
+    }
+
+    /// What wakes the connection.
+    pub fn notify(&self) -> &Notify {
+        &self.notify
+    }
+
+    /// The connection says when it wants to be woken, and how much it still has to send.
+    pub fn report(&self, deadline: Option<Monotonic>, unsent_bytes: usize) {
+        self.deadline.set(deadline);
+        self.unsent_bytes.set(unsent_bytes);
+    }
+
+    /// Calls that were put aside and may go on now that `unsent_bytes_max` is kept.
+    pub fn take_deferred(&self, unsent_bytes_max: usize) -> Vec<Call> {
+        if self.unsent_bytes.get() > unsent_bytes_max {
+            return Vec::new();
+        }
+        std::mem::take(&mut *self.deferred.borrow_mut())
+    }
+
+    /// Whether the connection shall end gracefully.
+    pub fn is_closing(&self) -> bool {
+        self.closing.get()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{propose::Read, wire::status::Status};
+
+    fn reply() -> Reply {
+        Reply {
+            stream: 1,
+            method: Method::Status,
+            outcome: Ok("answer".into()),
+        }
+    }
+
+    #[test]
+    fn an_answer_for_an_earlier_connection_in_the_same_place_is_dropped() {
+        let desk = Desk::new();
+        let first = desk.open();
+        let ticket = first.ticket(1, Method::Status);
+        desk.close(&first);
+        let second = desk.open();
+        assert_eq!(second.ticket(1, Method::Status).connection, ticket.connection);
+        desk.reply(ticket, reply());
+        let mut replies = Vec::new();
+        second.take_replies(&mut replies);
+        assert!(replies.is_empty());
+        desk.reply(second.ticket(1, Method::Status), reply());
+        second.take_replies(&mut replies);
+        assert_eq!(replies.len(), 1);
+    }
+
+    #[test]
+    fn calls_keep_their_order_and_unsent_answers_choke_a_connection() {
+        let desk = Desk::new();
+        let outbox = desk.open();
+        for stream in [1, 3, 5] {
+            desk.submit(outbox.call(stream, Method::Status, Request::Read(Read::Status)));
+        }
+        let mut calls = Vec::new();
+        desk.take_calls(&mut calls);
+        assert_eq!(
+            calls.iter().map(|call| call.ticket.stream).collect::<Vec<_>>(),
+            [1, 3, 5]
+        );
+        assert!(!desk.has_calls());
+
+        let call = || outbox.call(1, Method::Range, Request::Read(Read::Status));
+        assert!(desk.defer_if_choked(call(), 5).is_some());
+        desk.reply(call().ticket, reply());
+        desk.reply(
+            call().ticket,
+            Reply {
+                outcome: Err(Status::OK),
+                ..reply()
+            },
+        );
+        assert!(desk.defer_if_choked(call(), 5).is_none());
+        assert!(outbox.take_deferred(5).is_empty());
+        outbox.report(None, 0);
+        assert_eq!(outbox.take_deferred(5).len(), 1);
+        assert!(desk.defer_if_choked(call(), 5).is_some());
+    }
+}

@@ -1,0 +1,115 @@
+//! Moves bytes between a socket and its session. One task for each connection; answers of one turn leave in one write.
+
+use std::{
+    future::poll_fn,
+    io,
+    rc::Rc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, BytesMut};
+
+use super::session::{Service, Session};
+use crate::host::{Host, Stream};
+
+/// Reads of one turn after which other connections have theirs.
+const READS_PER_TURN_MAX: usize = 4;
+/// Output that the socket would not take, in bytes, after which input waits.
+const UNWRITTEN_BYTES_MAX: usize = 256 * 1024;
+/// Memory that an idle connection may keep for input.
+const IDLE_INPUT_BYTES_MAX: usize = 4096;
+
+/// Serves one connection until it ends. `scratch` is shared by the connections of a core, so that an idle one holds no
+/// read buffer.
+pub async fn serve<H: Host, S: Stream>(host: H, stream: S, service: Rc<Service>, scratch: Rc<Scratch>) {
+    let session = Session::new(service, host.now());
+    let mut connection = Connection {
+        host,
+        stream,
+        session,
+        scratch,
+        input: BytesMut::new(),
+        is_ended: false,
+    };
+    if let Err(error) = poll_fn(|context| connection.poll(context)).await {
+        tracing::debug!(%error, "connection failed");
+    }
+}
+
+/// Memory for one read.
+pub struct Scratch(std::cell::RefCell<Box<[u8]>>);
+
+impl Scratch {
+    /// Memory for reads of up to `len` bytes.
+    pub fn new(len: usize) -> Scratch {
+        Scratch(std::cell::RefCell::new(vec![0; len].into_boxed_slice()))
+    }
+}
+
+struct Connection<H, S> {
+    host: H,
+    stream: S,
+    session: Session,
+    scratch: Rc<Scratch>,
+    input: BytesMut,
+    is_ended: bool,
+}
+
+impl<H: Host, S: Stream> Connection<H, S> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut reads = 0;
+        loop {
+            let outbox = self.session.outbox().clone();
+            let is_notified = outbox.notify().poll_notified(context).is_ready();
+            if is_notified {
+                self.session.answer(self.host.now());
+            }
+            let is_written = self.poll_write(context)?.is_ready();
+            self.session.report();
+            if is_written && (self.session.is_finished() || self.is_ended) {
+                return Poll::Ready(Ok(()));
+            }
+            if is_notified {
+                continue;
+            }
+            // A peer that does not read is not read from either. One whose windows are full is: it has to open them.
+            if self.is_ended || (!is_written && self.session.output().len() > UNWRITTEN_BYTES_MAX) {
+                return Poll::Pending;
+            }
+            if reads == READS_PER_TURN_MAX {
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            reads += 1;
+            ready!(self.poll_read(context))?;
+        }
+    }
+
+    fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.session.output().is_empty() {
+            let written = ready!(self.stream.poll_write(context, self.session.output()))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.session.output().advance(written);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut scratch = self.scratch.0.borrow_mut();
+        let len = ready!(self.stream.poll_read(context, &mut scratch))?;
+        if len == 0 {
+            self.is_ended = true;
+            self.session.receive_end();
+            return Poll::Ready(Ok(()));
+        }
+        self.input.extend_from_slice(&scratch[..len]);
+        drop(scratch);
+        self.session.receive(&mut self.input, self.host.now());
+        if self.input.is_empty() && self.input.capacity() > IDLE_INPUT_BYTES_MAX {
+            self.input = BytesMut::new();
+        }
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,186 @@
+//! The house rules that a program can check. The module table here is `src/ARCHITECTURE.md`'s: a new arrow in it is a
+//! decision about the design.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Which module may use which, besides `base`, `limits` and the generated messages.
+const MAY_USE: &[(&str, &[&str])] = &[
+    ("base", &[]),
+    ("host", &[]),
+    ("limits", &[]),
+    ("wire", &[]),
+    ("propose", &["wire"]),
+    ("rpc", &["wire", "propose", "watch", "apply", "ops", "host"]),
+    ("raft", &[]),
+    ("wal", &["host"]),
+    ("snapshot", &["wal", "host"]),
+    ("mvcc", &[]),
+    ("lease", &[]),
+    ("auth", &["backend"]),
+    ("member", &["backend", "snapshot"]),
+    ("backend", &["host"]),
+    ("watch", &["mvcc"]),
+    ("apply", &["mvcc", "lease", "auth", "member", "backend", "wal"]),
+    (
+        "replica",
+        &[
+            "wire", "rpc", "propose", "raft", "peer", "wal", "snapshot", "apply", "mvcc", "lease", "member", "backend",
+            "watch", "host", "ops",
+        ],
+    ),
+    ("ops", &["wire"]),
+    ("config", &[]),
+];
+
+/// Files that may name glommio.
+const GLOMMIO_IN: &[&str] = &["src/ring/", "src/node/", "src/main.rs"];
+
+/// Words that mark a driver or an edge: their files may read the clock, the disk or entropy.
+const EDGES: &[&str] = &[
+    "src/ring/",
+    "src/node/",
+    "src/main.rs",
+    "src/cli/",
+    "src/config/",
+    "src/ops/",
+    "src/testing/",
+];
+
+fn rust_files(directory: &Path, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            rust_files(&path, files);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+}
+
+/// Source files below `src`, by path from the crate's root, without what is generated.
+fn sources() -> BTreeMap<String, String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    rust_files(&root.join("src"), &mut files);
+    let sources: BTreeMap<_, _> = files
+        .into_iter()
+        .map(|path| {
+            let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+            (name, fs::read_to_string(path).unwrap())
+        })
+        .filter(|(name, _)| !name.starts_with("src/wire/proto/"))
+        .collect();
+    assert!(sources.len() > 50, "the tree is where it is expected");
+    sources
+}
+
+/// A file without its unit tests, which stand at its end.
+fn without_tests(text: &str) -> &str {
+    text.split("#[cfg(test)]\nmod ").next().unwrap()
+}
+
+fn is_test_file(name: &str) -> bool {
+    name.ends_with("/tests.rs")
+        || name.contains("/tests/")
+        || name.ends_with("/testing.rs")
+        || name.ends_with("/model.rs")
+}
+
+#[test]
+fn modules_use_only_what_the_table_allows() {
+    let mut wrong = Vec::new();
+    for (name, text) in sources() {
+        let module = name["src/".len()..].split(['/', '.']).next().unwrap().to_owned();
+        let Some((_, allowed)) = MAY_USE.iter().find(|(of, _)| *of == module) else {
+            continue;
+        };
+        if is_test_file(&name) {
+            continue;
+        }
+        for (other, _) in MAY_USE {
+            let is_allowed = *other == module || allowed.contains(other) || ["base", "limits"].contains(other);
+            let text = without_tests(&text)
+                .replace("wire::proto", "proto")
+                .replace("wire::status", "status");
+            let uses = text.contains(&format!("crate::{other}::")) || text.contains(&format!("\n    {other}::"));
+            if uses && !is_allowed {
+                wrong.push(format!("{name} uses {other}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn glommio_stays_behind_the_host() {
+    for (name, text) in sources() {
+        let is_named = text
+            .lines()
+            .any(|line| line.contains("glommio::") || line.contains("use glommio"));
+        let may = GLOMMIO_IN.iter().any(|prefix| name.starts_with(prefix));
+        assert!(!is_named || may, "{name} names glommio");
+    }
+}
+
+#[test]
+fn clocks_disks_and_entropy_come_through_the_host() {
+    let forbidden = [
+        "Instant::now",
+        "SystemTime::now",
+        "thread_rng",
+        "rand::random",
+        "std::fs::",
+        "RandomState",
+        "std::collections::HashMap",
+    ];
+    for (name, text) in sources() {
+        if EDGES.iter().any(|prefix| name.starts_with(prefix)) || is_test_file(&name) {
+            continue;
+        }
+        for word in forbidden {
+            assert!(!without_tests(&text).contains(word), "{name} has {word}");
+        }
+    }
+}
+
+#[test]
+fn files_say_what_they_own_and_stay_readable() {
+    for (name, text) in sources() {
+        assert!(text.starts_with("//!"), "{name} does not open with what it owns");
+        let lines = text.lines().count();
+        assert!(
+            lines <= 800,
+            "{name} has {lines} lines: where concerns meet, giants grow"
+        );
+    }
+}
+
+#[test]
+fn nothing_is_left_unfinished() {
+    for (name, text) in sources() {
+        for word in ["todo!(", "unimplemented!(", "FIXME", "XXX", "#[ignore"] {
+            assert!(!text.contains(word), "{name} has {word}");
+        }
+    }
+}
+
+#[test]
+fn unsafe_blocks_argue() {
+    for (name, text) in sources() {
+        let lines: Vec<_> = text.lines().collect();
+        for (number, line) in lines.iter().enumerate() {
+            let code = line.split("//").next().unwrap();
+            if !(code.contains("unsafe {") || code.contains("unsafe impl")) {
+                continue;
+            }
+            let argued = lines[number.saturating_sub(6)..=number]
+                .iter()
+                .any(|line| line.contains("SAFETY"));
+            assert!(argued, "{name}:{} is unsafe without a SAFETY argument", number + 1);
+        }
+    }
+}
