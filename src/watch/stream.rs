@@ -11,6 +11,13 @@ pub struct StreamId {
     pub(super) serial: u64,
 }
 
+impl StreamId {
+    /// A small number that no other open stream of the hub has.
+    pub fn index(self) -> usize {
+        self.key
+    }
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Stream {
     pub serial: u64,
