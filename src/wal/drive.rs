@@ -331,11 +331,10 @@ impl<H: Host> Wal<H> {
         Ok(surplus.len())
     }
 
-    /// Ends the background task and removes the segment that was prepared. What has gathered in the encoder is the
-    /// caller's to write before.
+    /// Ends the background task and removes the segment that was prepared; before this directory is opened again by the
+    /// same process. What has gathered in the encoder is the caller's to write before.
     pub async fn close(&self) {
-        self.preparation.stop();
-        self.preparation.stopped().await;
+        self.preparation.close().await;
     }
 }
 

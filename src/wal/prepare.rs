@@ -43,6 +43,9 @@ pub(super) struct Preparation<H: Host> {
     state: RefCell<State<DiskFile<H>>>,
     is_urgent: Cell<bool>,
     is_stopping: Cell<bool>,
+    /// Whether the file goes too: not when the log is only dropped, since another may have been opened by then. Opening
+    /// removes what is left.
+    is_removing: Cell<bool>,
     /// Wakes the task: something is to be prepared, or it is to stop.
     wanted: Notify,
     /// Wakes who waits for the task: something is ready, has failed or has stopped.
@@ -59,6 +62,7 @@ impl<H: Host> Preparation<H> {
             state: RefCell::new(State::Preparing),
             is_urgent: Cell::new(false),
             is_stopping: Cell::new(false),
+            is_removing: Cell::new(false),
             wanted: Notify::new(),
             done: Notify::new(),
         });
@@ -105,8 +109,10 @@ impl<H: Host> Preparation<H> {
         self.wanted.notify();
     }
 
-    /// Waits until the task has ended and its file is gone.
-    pub(super) async fn stopped(&self) {
+    /// Ends the task and removes its file.
+    pub(super) async fn close(&self) {
+        self.is_removing.set(true);
+        self.stop();
         while !matches!(*self.state.borrow(), State::Stopped) {
             self.done.notified().await;
         }
@@ -126,14 +132,12 @@ impl<H: Host> Preparation<H> {
             self.done.notify();
             self.wanted.notified().await;
         }
-        let path = self.path();
-        let removed = match self.host.disk().exists(&path).await {
-            Ok(true) => self.host.disk().remove(&path).await,
-            Ok(false) => Ok(()),
-            Err(error) => Err(error),
-        };
-        if let Err(error) = removed {
-            tracing::warn!(%error, path = %path.display(), "failed to remove the prepared WAL segment");
+        // The lock goes with the open file.
+        *self.state.borrow_mut() = State::Preparing;
+        if self.is_removing.get()
+            && let Err(fault) = remove_if_there(&self.host, &self.path()).await
+        {
+            tracing::warn!(error = %fault, "failed to remove the prepared WAL segment");
         }
         *self.state.borrow_mut() = State::Stopped;
         self.done.notify();
