@@ -185,6 +185,16 @@ impl Batch {
         self.operations == 0
     }
 
+    /// An empty batch with room for as many revisions as this one has: growing a vector of that size by halves would hold up
+    /// the core that appends to it.
+    pub(super) fn successor(&self) -> Batch {
+        let mut batch = Batch::new();
+        batch.buckets[Bucket::Key as usize]
+            .tail
+            .reserve(self.bucket(Bucket::Key).tail.len());
+        batch
+    }
+
     pub(super) fn bucket(&self, bucket: Bucket) -> &BucketBatch {
         &self.buckets[bucket as usize]
     }

@@ -144,12 +144,12 @@ impl StoreJob<MemoryMap> for Compaction {
 fn a_job_changes_the_tree_in_slices_while_batches_are_committed() {
     for pause in [true, false] {
         let mut running = Running::start(&MemoryHost::default());
-        running.fill(0..20_000, 30);
+        running.fill(0..6_000, 30);
         running.seal();
         running.send(StoreRequest::Job(
             JobId(1),
             Box::new(Compaction {
-                below: 15_000,
+                below: 4_500,
                 next: 0,
                 pause,
             }),
@@ -157,7 +157,7 @@ fn a_job_changes_the_tree_in_slices_while_batches_are_committed() {
         running.committed();
         let mut commits = 0;
         let result = loop {
-            running.fill(20_000 + commits..20_001 + commits, 5);
+            running.fill(6_000 + commits..6_001 + commits, 5);
             if !running.backend.is_committing() {
                 running.seal();
             }
@@ -170,10 +170,10 @@ fn a_job_changes_the_tree_in_slices_while_batches_are_committed() {
                 _ => panic!("no other event"),
             }
         };
-        assert_eq!(result, 15_000);
+        assert_eq!(result, 4_500);
         let pairs = running.pairs();
-        assert_eq!(pairs[0].0, 15_000u64.to_be_bytes());
-        assert!(pairs.len() as u64 >= 5000 + commits);
+        assert_eq!(pairs[0].0, 4_500u64.to_be_bytes());
+        assert!(pairs.len() as u64 >= 1500 + commits);
         while running.backend.is_committing() {
             running.committed();
         }
