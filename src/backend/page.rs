@@ -252,6 +252,21 @@ impl<'a> Page<'a> {
         })
     }
 
+    /// Whether the run has a seal; a fault if it does not match. Not for inline pages, which have none.
+    pub(super) fn verify_seal(&self) -> Result<bool, Fault> {
+        match seal_matches(self.bytes, self.id) {
+            None => Ok(false),
+            Some(true) => Ok(true),
+            // Content that reaches to the end could look like a seal by a chance of one in 2^96; then it is content.
+            Some(false) if self.content_len()? + SEAL_LEN > self.bytes.len() => Ok(false),
+            Some(false) => Err(Fault {
+                page: self.id,
+                offset: self.offset,
+                kind: FaultKind::Checksum,
+            }),
+        }
+    }
+
     /// Where the content ends, in bytes from the page's start. Reads every element.
     pub(super) fn content_len(&self) -> Result<usize, Fault> {
         let mut end = HEADER_LEN + self.count() * ELEMENT_LEN;

@@ -434,3 +434,62 @@ fn buckets_that_are_not_etcds_stay_as_they_are() {
         }
     }
 }
+
+#[test]
+fn a_written_free_list_is_checked_and_given_up_by_the_next_commit() {
+    let host = MemoryHost::default();
+    let mut volume = open(&host);
+    for round in 0..6u32 {
+        let mut batch = Batch::new();
+        for n in 0..500u32 {
+            batch.put(Bucket::Lease, (n * 6 + round).to_be_bytes(), Bytes::from(vec![1; 100]));
+        }
+        commit(&host, &mut volume, &batch);
+    }
+    let root = volume.current();
+    let mut image = host.content(PATH);
+    let list_page = root.meta.high_water;
+    image.truncate(list_page as usize * 4096);
+    // The list as bbolt would write it, behind everything else.
+    let used = crate::backend::walk::Walk::run(root, crate::backend::walk::Depth::References).used;
+    let free: Vec<u64> = (2..list_page).filter(|id| !used.contains(*id)).collect();
+    assert!(free.len() > 10 && free.len() < 500);
+    let mut page = vec![0; 4096];
+    let header = crate::backend::page::Header {
+        id: list_page,
+        kind: 0x10,
+        count: free.len() as u16,
+        overflow: 0,
+    };
+    header.write(&mut page);
+    for (index, id) in free.iter().enumerate() {
+        page[16 + index * 8..24 + index * 8].copy_from_slice(&id.to_le_bytes());
+    }
+    image.extend(&page);
+    let meta = crate::backend::Meta {
+        freelist: list_page,
+        high_water: list_page + 1,
+        txid: root.txid() + 1,
+        ..root.meta
+    };
+    let (id, meta_page) = meta.page();
+    image[id as usize * 4096..(id as usize + 1) * 4096].copy_from_slice(&meta_page);
+    assert_sound(image.clone());
+    let size = image.len() as u64;
+    for (at, value) in [(16, 3u64), (16, meta.root), (16, free[1]), (16, list_page)] {
+        let mut damaged = image.clone();
+        let at = list_page as usize * 4096 + at;
+        damaged[at..at + 8].copy_from_slice(&value.to_le_bytes());
+        assert_eq!(check(Image::from(damaged), size).unwrap().faults.len(), 1, "{value}");
+    }
+    let other = MemoryHost::default();
+    other.add_file(PATH, image);
+    let mut reopened = open(&other);
+    reopened.assert_accounted();
+    assert_eq!(contents(reopened.current()), contents(root));
+    for _ in 0..2 {
+        commit(&other, &mut reopened, &Batch::new());
+        reopened.assert_accounted();
+    }
+    assert_sound(other.content(PATH));
+}

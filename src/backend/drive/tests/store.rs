@@ -308,6 +308,38 @@ fn defragmentation_shrinks_the_file_while_it_is_read_and_written() {
 }
 
 #[test]
+fn defragmentation_of_a_damaged_file_is_given_up_and_leaves_it_as_it_is() {
+    let mut running = Running::start(&MemoryHost::default());
+    running.fill(0..2000, 100);
+    running.seal();
+    running.committed();
+    let root = running.backend.pin();
+    // A bit of a value in a leaf, long after the file was opened.
+    let value = root.get(Bucket::Key, &1500u64.to_be_bytes()).unwrap().unwrap().to_vec();
+    let content = running.host.content(PATH);
+    let needle = [&1500u64.to_be_bytes()[..], &value].concat();
+    let at = content
+        .windows(needle.len())
+        .position(|window| window == needle)
+        .unwrap()
+        + 50;
+    running.host.damage(PATH, at, content[at] ^ 1);
+    running.send(StoreRequest::Defragment(JobId(4)));
+    match running.event() {
+        StoreEvent::DefragmentFailed(JobId(4), OpenFault::Page(fault)) => {
+            assert_eq!(fault.page, at as u64 / 4096);
+            assert_eq!(fault.kind, crate::backend::FaultKind::Checksum);
+        }
+        _ => panic!("the damage was due"),
+    }
+    assert_eq!(running.host.file_names(), [PathBuf::from(PATH)]);
+    running.fill(3000..3001, 1);
+    running.seal();
+    running.committed();
+    assert_eq!(running.pairs().len(), 2001);
+}
+
+#[test]
 fn a_failing_write_is_told_and_ends_the_store() {
     let mut running = Running::start(&MemoryHost::default());
     running.fill(0..10, 10);
