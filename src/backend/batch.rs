@@ -15,7 +15,7 @@ use bytes::Bytes;
 
 use super::{
     bucket::{BUCKETS, Bucket},
-    search::{guess, search_from},
+    search::{guess, search_between, search_from},
 };
 
 /// Keys up to this length need no allocation. Revisions have 17 or 18 bytes, leases 8.
@@ -242,10 +242,11 @@ impl BucketBatch {
         if key < first || key > last {
             return None;
         }
-        let start = guess(key, first, last, self.tail.len() - 1).unwrap_or(self.tail.len() / 2);
-        let found = search_from::<()>(self.tail.len(), start, |index| {
-            Ok(self.tail[index].0.as_slice().cmp(key))
-        });
+        let compare = |index: usize| Ok::<_, ()>(self.tail[index].0.as_slice().cmp(key));
+        let found = match guess(key, first, last, self.tail.len() - 1) {
+            Some(start) => search_from(self.tail.len(), start, compare),
+            None => search_between(0..self.tail.len(), compare),
+        };
         found.ok()?.ok()
     }
 

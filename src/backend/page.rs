@@ -15,7 +15,7 @@
 
 use super::{
     fault::{Fault, FaultKind},
-    search::search_from,
+    search::{search_between, search_from},
 };
 
 /// Bytes of a page's header.
@@ -234,7 +234,7 @@ impl<'a> Page<'a> {
     /// Where `key` is, or where it would be: as `slice::binary_search`.
     #[inline]
     pub(super) fn search(&self, key: &[u8]) -> Result<Result<usize, usize>, Fault> {
-        self.search_from(key, self.count() / 2)
+        search_between(0..self.count(), |index| Ok(self.key(index)?.cmp(key)))
     }
 
     /// As [`Page::search`], beginning at an element.
