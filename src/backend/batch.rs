@@ -15,7 +15,7 @@ use bytes::Bytes;
 
 use super::{
     bucket::{BUCKETS, Bucket},
-    search::{guess, search_from},
+    search::{guess, search_between, search_from},
 };
 
 /// Keys up to this length need no allocation. Revisions have 17 or 18 bytes, leases 8.
@@ -185,6 +185,16 @@ impl Batch {
         self.operations == 0
     }
 
+    /// An empty batch with room for as many revisions as this one has: growing a vector of that size by halves would hold up
+    /// the core that appends to it.
+    pub(super) fn successor(&self) -> Batch {
+        let mut batch = Batch::new();
+        batch.buckets[Bucket::Key as usize]
+            .tail
+            .reserve(self.bucket(Bucket::Key).tail.len());
+        batch
+    }
+
     pub(super) fn bucket(&self, bucket: Bucket) -> &BucketBatch {
         &self.buckets[bucket as usize]
     }
@@ -232,10 +242,11 @@ impl BucketBatch {
         if key < first || key > last {
             return None;
         }
-        let start = guess(key, first, last, self.tail.len() - 1).unwrap_or(self.tail.len() / 2);
-        let found = search_from::<()>(self.tail.len(), start, |index| {
-            Ok(self.tail[index].0.as_slice().cmp(key))
-        });
+        let compare = |index: usize| Ok::<_, ()>(self.tail[index].0.as_slice().cmp(key));
+        let found = match guess(key, first, last, self.tail.len() - 1) {
+            Some(start) => search_from(self.tail.len(), start, compare),
+            None => search_between(0..self.tail.len(), compare),
+        };
         found.ok()?.ok()
     }
 

@@ -15,7 +15,7 @@
 
 use super::{
     fault::{Fault, FaultKind},
-    search::search_from,
+    search::{search_between, search_from},
 };
 
 /// Bytes of a page's header.
@@ -234,7 +234,7 @@ impl<'a> Page<'a> {
     /// Where `key` is, or where it would be: as `slice::binary_search`.
     #[inline]
     pub(super) fn search(&self, key: &[u8]) -> Result<Result<usize, usize>, Fault> {
-        self.search_from(key, self.count() / 2)
+        search_between(0..self.count(), |index| Ok(self.key(index)?.cmp(key)))
     }
 
     /// As [`Page::search`], beginning at an element.
@@ -250,6 +250,21 @@ impl<'a> Page<'a> {
             Ok(index) => index,
             Err(index) => index.saturating_sub(1),
         })
+    }
+
+    /// Whether the run has a seal; a fault if it does not match. Not for inline pages, which have none.
+    pub(super) fn verify_seal(&self) -> Result<bool, Fault> {
+        match seal_matches(self.bytes, self.id) {
+            None => Ok(false),
+            Some(true) => Ok(true),
+            // Content that reaches to the end could look like a seal by a chance of one in 2^96; then it is content.
+            Some(false) if self.content_len()? + SEAL_LEN > self.bytes.len() => Ok(false),
+            Some(false) => Err(Fault {
+                page: self.id,
+                offset: self.offset,
+                kind: FaultKind::Checksum,
+            }),
+        }
     }
 
     /// Where the content ends, in bytes from the page's start. Reads every element.

@@ -181,9 +181,12 @@ impl<M: Map> Root<M> {
                 Page::parse(self.pages.map.bytes(offset, len), outer, offset)?
             }
         };
-        let mut start = page.count() / 2;
+        let mut start = None;
         for _ in 0..DEPTH_MAX {
-            let found = page.search_from(key, start)?;
+            let found = match start {
+                Some(start) => page.search_from(key, start)?,
+                None => page.search(key)?,
+            };
             if page.is_leaf() {
                 return match found {
                     Ok(index) => Ok(Some(page.leaf(index)?.value)),
@@ -197,12 +200,11 @@ impl<M: Map> Root<M> {
             let child = self.pages.page(page.child(index)?)?;
             // Where in the child the key is likely to be is known from here, where its neighbours' first keys are at hand:
             // without a look at keys of the child, which lie far apart.
-            start = child.count() / 2;
-            if index + 1 < page.count()
-                && let Some(guess) = guess(key, page.key(index)?, page.key(index + 1)?, child.count())
-            {
-                start = guess;
-            }
+            start = if index + 1 < page.count() {
+                guess(key, page.key(index)?, page.key(index + 1)?, child.count())
+            } else {
+                None
+            };
             page = child;
         }
         Err(page.fault(0, FaultKind::TooDeep))

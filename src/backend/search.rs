@@ -1,7 +1,7 @@
 //! Search in sorted keys that starts from a guess. Keys of the `key` bucket are revisions, which are dense, so that the
 //! guess is nearly always right; each comparison that is saved is a cache miss or two.
 
-use std::cmp::Ordering;
+use std::{cmp::Ordering, ops::Range};
 
 /// Finds a key among `count` as `slice::binary_search` would, where `compare(i)` says how key `i` relates to it: outwards from
 /// `guess` in doubling steps, then by halves.
@@ -51,6 +51,16 @@ pub(super) fn search_from<E>(
             }
         }
     }
+    search_between(low..high, compare)
+}
+
+/// Finds a key by halves within a range of indexes.
+#[inline]
+pub(super) fn search_between<E>(
+    range: Range<usize>,
+    mut compare: impl FnMut(usize) -> Result<Ordering, E>,
+) -> Result<Result<usize, usize>, E> {
+    let (mut low, mut high) = (range.start, range.end);
     while low < high {
         let middle = low + (high - low) / 2;
         match compare(middle)? {

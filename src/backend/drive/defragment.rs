@@ -188,7 +188,14 @@ impl<M: Map> Copy<M> {
         let mut is_first = last.is_none();
         let mut entries: Vec<LeafEntry<'_>> = Vec::new();
         let mut filled = HEADER_LEN;
+        let mut verified = None;
         while let Some(LeafElement { flags, key, value }) = element {
+            if let Some((page, _)) = cursor.current()?
+                && verified.replace(page.id()) != Some(page.id())
+                && matches!(bucket, BucketRoot::Page { .. })
+            {
+                page.verify_seal()?;
+            }
             let len = ELEMENT_LEN + key.len() + value.len();
             if !entries.is_empty() && filled + len > self.builder.leaf_threshold() {
                 let last = Key::from(entries[entries.len() - 1].key);

@@ -350,3 +350,134 @@ fn a_new_file_is_what_bbolt_would_make() {
     assert_eq!((report.txid, report.used_count, report.faults.len()), (1, 4, 0));
     assert_sound(image);
 }
+
+#[test]
+fn long_keys_make_a_deep_tree_that_shrinks_again() {
+    let host = MemoryHost::default();
+    let mut volume = open(&host);
+    let mut numbers = Numbers(2);
+    let mut model = Model::new();
+    for round in 0..12 {
+        let mut batch = Batch::new();
+        for _ in 0..40 {
+            let mut key = (numbers.next() % 300).to_be_bytes().to_vec();
+            key.resize(1000 + (key[7] as usize * 53) % 3000, 5);
+            if round > 8 || numbers.next().is_multiple_of(4) {
+                batch.delete(Bucket::Members, key.clone());
+                model.remove(&(Bucket::Members, key));
+            } else {
+                batch.put(Bucket::Members, key.clone(), Bytes::from_static(b"value"));
+                model.insert((Bucket::Members, key), b"value".to_vec());
+            }
+        }
+        commit(&host, &mut volume, &batch);
+        volume.assert_accounted();
+        assert_eq!(contents(volume.current()), model);
+        assert_sound(host.content(PATH));
+    }
+}
+
+#[test]
+fn buckets_that_are_not_etcds_stay_as_they_are() {
+    use crate::backend::{
+        build::Builder,
+        node::{LeafEntry, Value},
+    };
+    let mut builder = Builder::new(4096);
+    let entry = LeafEntry {
+        flags: 0,
+        key: b"a",
+        value: Value::Bytes(&[1; 3000]),
+    };
+    builder.leaf(vec![entry]).unwrap();
+    builder.end_bucket("foreign".into(), 3);
+    let small = [LeafEntry {
+        flags: 0,
+        key: b"b",
+        value: Value::Bytes(b"small"),
+    }];
+    assert!(builder.end_inline("test".into(), 4, &small));
+    let meta = builder.finish(9, 2);
+    let (_, pages) = builder.take_ready();
+    let host = MemoryHost::default();
+    host.add_file(PATH, [meta.page_as(0), vec![0; 4096], pages].concat());
+    let mut volume = open(&host);
+    for n in 0..20u64 {
+        let mut batch = Batch::new();
+        batch.put(Bucket::Key, n.to_be_bytes(), Bytes::from(vec![1; 500]));
+        commit(&host, &mut volume, &batch);
+    }
+    assert_sound(host.content(PATH));
+    let root = volume.current();
+    assert_eq!(root.meta.sequence, 9);
+    for (name, key, len, expected) in [("foreign", "a", 3000, 3), ("test", "b", 5, 4)] {
+        let bucket = root.find_bucket(name.as_bytes()).unwrap();
+        let mut cursor = crate::backend::Cursor::new(&root.pages, bucket);
+        let (found, value) = cursor.seek_first().unwrap().unwrap();
+        assert_eq!((found, value.len()), (key.as_bytes(), len));
+        match bucket {
+            crate::backend::root::BucketRoot::Page { sequence, .. }
+            | crate::backend::root::BucketRoot::Inline { sequence, .. } => assert_eq!(sequence, expected),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_written_free_list_is_checked_and_given_up_by_the_next_commit() {
+    let host = MemoryHost::default();
+    let mut volume = open(&host);
+    for round in 0..6u32 {
+        let mut batch = Batch::new();
+        for n in 0..500u32 {
+            batch.put(Bucket::Lease, (n * 6 + round).to_be_bytes(), Bytes::from(vec![1; 100]));
+        }
+        commit(&host, &mut volume, &batch);
+    }
+    let root = volume.current();
+    let mut image = host.content(PATH);
+    let list_page = root.meta.high_water;
+    image.truncate(list_page as usize * 4096);
+    // The list as bbolt would write it, behind everything else.
+    let used = crate::backend::walk::Walk::run(root, crate::backend::walk::Depth::References).used;
+    let free: Vec<u64> = (2..list_page).filter(|id| !used.contains(*id)).collect();
+    assert!(free.len() > 10 && free.len() < 500);
+    let mut page = vec![0; 4096];
+    let header = crate::backend::page::Header {
+        id: list_page,
+        kind: 0x10,
+        count: free.len() as u16,
+        overflow: 0,
+    };
+    header.write(&mut page);
+    for (index, id) in free.iter().enumerate() {
+        page[16 + index * 8..24 + index * 8].copy_from_slice(&id.to_le_bytes());
+    }
+    image.extend(&page);
+    let meta = crate::backend::Meta {
+        freelist: list_page,
+        high_water: list_page + 1,
+        txid: root.txid() + 1,
+        ..root.meta
+    };
+    let (id, meta_page) = meta.page();
+    image[id as usize * 4096..(id as usize + 1) * 4096].copy_from_slice(&meta_page);
+    assert_sound(image.clone());
+    let size = image.len() as u64;
+    for (at, value) in [(16, 3u64), (16, meta.root), (16, free[1]), (16, list_page)] {
+        let mut damaged = image.clone();
+        let at = list_page as usize * 4096 + at;
+        damaged[at..at + 8].copy_from_slice(&value.to_le_bytes());
+        assert_eq!(check(Image::from(damaged), size).unwrap().faults.len(), 1, "{value}");
+    }
+    let other = MemoryHost::default();
+    other.add_file(PATH, image);
+    let mut reopened = open(&other);
+    reopened.assert_accounted();
+    assert_eq!(contents(reopened.current()), contents(root));
+    for _ in 0..2 {
+        commit(&other, &mut reopened, &Batch::new());
+        reopened.assert_accounted();
+    }
+    assert_sound(other.content(PATH));
+}
