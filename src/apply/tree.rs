@@ -26,7 +26,7 @@ pub trait Tree: Records + RecordSink {
 }
 
 /// The key of a record in the `key` bucket.
-fn record_key(revision: Revision, kind: RecordKind, key: &mut [u8; Revision::ENCODED_LEN + 1]) -> &[u8] {
+pub(super) fn record_key(revision: Revision, kind: RecordKind, key: &mut [u8; Revision::ENCODED_LEN + 1]) -> &[u8] {
     key[..Revision::ENCODED_LEN].copy_from_slice(&revision.encode());
     match kind {
         RecordKind::Put => &key[..Revision::ENCODED_LEN],
