@@ -13,6 +13,7 @@ use super::{
     respond::HeaderForm,
     tree::{Tree, record_key},
 };
+use crate::auth;
 use crate::backend::Bucket;
 use crate::base::{ClusterId, LogIndex, MemberId, Monotonic, Reject, Revision, Term};
 use crate::lease::{self, Lessor, LessorConfig};
@@ -28,8 +29,6 @@ const META_TERM: &[u8] = b"term";
 const META_CONF_STATE: &[u8] = b"confState";
 pub(super) const META_SCHEDULED_COMPACTION: &[u8] = b"scheduledCompactRev";
 pub(super) const META_FINISHED_COMPACTION: &[u8] = b"finishedCompactRev";
-const AUTH_ENABLED: &[u8] = b"authEnabled";
-const AUTH_REVISION: &[u8] = b"authRevision";
 
 /// What a state is opened with.
 #[derive(Clone, Debug)]
@@ -379,14 +378,11 @@ impl Applied {
 
 /// A new database gets the first revision of users and roles, as etcd gives it.
 fn open_auth<T: Tree>(tree: &mut T) -> Result<(), OpenFault> {
-    if tree
-        .value(Bucket::Auth, AUTH_ENABLED)
-        .is_some_and(|enabled| enabled[..] == [1])
-    {
+    if auth::is_enabled(tree.value(Bucket::Auth, auth::ENABLED_KEY).as_deref()) {
         return Err(OpenFault::AuthEnabled);
     }
-    if tree.value(Bucket::Auth, AUTH_REVISION).is_none() {
-        tree.put(Bucket::Auth, AUTH_REVISION, number(1));
+    if tree.value(Bucket::Auth, auth::REVISION_KEY).is_none() {
+        tree.put(Bucket::Auth, auth::REVISION_KEY, number(auth::FIRST_REVISION));
     }
     Ok(())
 }

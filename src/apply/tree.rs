@@ -103,3 +103,26 @@ impl<M: Map> Tree for Backend<M> {
         self.size()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::Image;
+
+    #[test]
+    fn backend_is_a_tree() {
+        fn name_of_tree<T: Tree>() -> &'static str {
+            std::any::type_name::<T>()
+        }
+        assert!(name_of_tree::<Backend<Image>>().contains("Backend"));
+    }
+
+    #[test]
+    fn tombstones_have_a_mark_behind_their_revision() {
+        let mut key = [0; Revision::ENCODED_LEN + 1];
+        let revision = Revision::new(7, 1);
+        assert_eq!(record_key(revision, RecordKind::Put, &mut key), revision.encode());
+        let tombstone = record_key(revision, RecordKind::Tombstone, &mut key);
+        assert_eq!(Revision::decode(tombstone), Some((revision, true)));
+    }
+}
