@@ -1,11 +1,7 @@
 //! Applying entries: time of each, from encoded entry to encoded answer, with the changes in a batch of the backend's as
 //! they are between two commits. Times are of the processor. Run with a count of keys, tiny without: `cargo bench --bench apply -- 1000000`.
 
-use std::{
-    hint::black_box,
-    ops::ControlFlow,
-    time::Duration,
-};
+use std::{hint::black_box, ops::ControlFlow, time::Duration};
 
 use bytes::Bytes;
 use prost::Message;
@@ -33,7 +29,9 @@ struct BatchTree {
 
 impl Records for BatchTree {
     fn record(&self, revision: Revision) -> Option<&[u8]> {
-        self.batch.get(Bucket::Key, &revision.encode())?.map(|record| &record[..])
+        self.batch
+            .get(Bucket::Key, &revision.encode())?
+            .map(|record| &record[..])
     }
 
     fn scan(&self, _from: Revision, _visit: &mut dyn FnMut(Revision, RecordKind, &[u8]) -> ControlFlow<()>) {}
@@ -73,7 +71,11 @@ impl Tree for BatchTree {
 /// Time that this thread has had a core for: other load on the machine does not count.
 fn cpu_time() -> Duration {
     let spent = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux tells");
-    let nanos = spent.split(' ').next().and_then(|nanos| nanos.parse().ok()).expect("a number");
+    let nanos = spent
+        .split(' ')
+        .next()
+        .and_then(|nanos| nanos.parse().ok())
+        .expect("a number");
     Duration::from_nanos(nanos)
 }
 
@@ -132,14 +134,20 @@ impl Bench {
                     term: Term(2),
                 };
                 let applied = self.state.apply(at, entry, self.now).expect("a sound entry");
-                digest += black_box(&applied).answer.as_ref().map_or(0, |answer| answer.as_ref().map_or(1, Bytes::len));
+                digest += black_box(&applied)
+                    .answer
+                    .as_ref()
+                    .map_or(0, |answer| answer.as_ref().map_or(1, Bytes::len));
             }
-            took += (cpu_time() - begin);
+            took += cpu_time() - begin;
             let meta = self.state.seal();
             black_box(meta);
             self.state.tree_mut().batch = Batch::new();
         }
-        println!("{name:32} {:8.0} ns each ({count}, digest {digest})", took.as_nanos() as f64 / count as f64);
+        println!(
+            "{name:32} {:8.0} ns each ({count}, digest {digest})",
+            took.as_nanos() as f64 / count as f64
+        );
     }
 }
 
@@ -160,13 +168,20 @@ fn put(at: usize, lease: i64) -> InternalRaftRequest {
 }
 
 fn main() {
-    let keys: usize = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(100);
+    let keys: usize = std::env::args()
+        .skip(1)
+        .find_map(|argument| argument.parse().ok())
+        .unwrap_or(100);
     let mut bench = Bench::new();
     bench.run("put, new key", keys, |_, at| put(at, 0));
     bench.run("put, existing key", keys, |bench, _| put(bench.roll(keys), 0));
     bench.run("txn: mod compare, put, range", keys / 2, |bench, _| {
         let at = bench.roll(keys);
-        let modified = bench.state.store().latest(&key(at)).map_or(0, |state| state.modified.main);
+        let modified = bench
+            .state
+            .store()
+            .latest(&key(at))
+            .map_or(0, |state| state.modified.main);
         InternalRaftRequest {
             txn: Some(TxnRequest {
                 compare: vec![Compare {
@@ -197,29 +212,49 @@ fn main() {
         }),
         ..InternalRaftRequest::default()
     });
-    bench.run("put with a lease", keys, |bench, at| put(at, bench.roll(leases) as i64 + 1));
+    bench.run("put with a lease", keys, |bench, at| {
+        put(at, bench.roll(leases) as i64 + 1)
+    });
     keepalives(&mut bench, leases);
 }
 
 fn keepalives(bench: &mut Bench, leases: usize) {
     let begin = cpu_time();
     bench.state.lessor_mut().promote(Duration::from_secs(1), Monotonic(1));
-    println!("{:32} {:8.0} ns each", "lease promotion", (cpu_time() - begin).as_nanos() as f64 / leases as f64);
+    println!(
+        "{:32} {:8.0} ns each",
+        "lease promotion",
+        (cpu_time() - begin).as_nanos() as f64 / leases as f64
+    );
     let ids: Vec<LeaseId> = (0..leases).map(|_| LeaseId(bench.roll(leases) as i64 + 1)).collect();
     let begin = cpu_time();
     for (at, id) in ids.iter().enumerate() {
         let now = Monotonic(2 + at as u64);
-        assert!(matches!(bench.state.lessor_mut().renew(*id, now), Renewal::Renewed { ttl: 60 }));
+        assert!(matches!(
+            bench.state.lessor_mut().renew(*id, now),
+            Renewal::Renewed { ttl: 60 }
+        ));
     }
-    println!("{:32} {:8.0} ns each", "lease renewal, first", (cpu_time() - begin).as_nanos() as f64 / leases as f64);
+    println!(
+        "{:32} {:8.0} ns each",
+        "lease renewal, first",
+        (cpu_time() - begin).as_nanos() as f64 / leases as f64
+    );
     let later = Monotonic(1) + Duration::from_secs(50);
     let begin = cpu_time();
     for id in &ids {
         black_box(bench.state.lessor_mut().renew(*id, later));
     }
-    println!("{:32} {:8.0} ns each", "lease renewal", (cpu_time() - begin).as_nanos() as f64 / leases as f64);
+    println!(
+        "{:32} {:8.0} ns each",
+        "lease renewal",
+        (cpu_time() - begin).as_nanos() as f64 / leases as f64
+    );
     let begin = cpu_time();
-    let expired = bench.state.lessor_mut().expired(Monotonic(1) + Duration::from_secs(100_000), usize::MAX);
+    let expired = bench
+        .state
+        .lessor_mut()
+        .expired(Monotonic(1) + Duration::from_secs(100_000), usize::MAX);
     let each = (cpu_time() - begin).as_nanos() as f64 / leases as f64;
     println!("{:32} {each:8.0} ns each ({})", "lease expiry", expired.len());
     println!("{:32} {:8}", "entries in the queues", bench.state.lessor().queued());
