@@ -309,7 +309,7 @@ mod tests {
                 host.sleep_until(at).await;
                 let late = host.now().since(at);
                 assert!(host.now() >= at);
-                assert!(late < Duration::from_millis(500), "{millis} ms: late by {late:?}");
+                assert!(late < Duration::from_secs(5), "{millis} ms: late by {late:?}");
             }
             assert!(host.wall_time().unix_millis() > 1_600_000_000_000);
             assert_ne!(host.random_u64(), host.random_u64());
