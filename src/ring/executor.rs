@@ -164,7 +164,10 @@ async fn guard_loop(stats: Arc<ExecutorStats>) {
     }
 }
 
-/// The machine as seen by one executor's tasks. Made by [`spawn`] and [`run_here`]; clones are free.
+/// The machine as seen by one executor's tasks. Made by [`spawn`] and [`run_here`]; clones are cheap.
+///
+/// glommio counts the wakers of a task in 16 bits and panics at the 32,768th: a task is to be waited on through few
+/// wakers (one per connection, never one per request or watcher).
 #[derive(Clone)]
 pub struct RingHost {
     disk: RingDisk,
