@@ -39,6 +39,8 @@ pub struct DiskFaults {
 /// What goes wrong on connections.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct NetFaults {
+    /// Attempts to accept that fail for want of descriptors (EMFILE).
+    pub accept_error: f64,
     /// Writes after which the connection is reset.
     pub reset: f64,
     /// Writes whose bytes, and what follows them, arrive `delay_for` later: a lost segment, in TCP's terms.

@@ -412,6 +412,13 @@ impl Listener for SimListener {
     type Stream = SimStream;
 
     async fn accept(&self) -> io::Result<(SimStream, SocketAddr)> {
+        let share = self
+            .net
+            .world
+            .with_machine(self.net.machine, |machine| machine.faults.net.accept_error);
+        if self.net.world.chaos.borrow_mut().chance(share) {
+            return Err(io::Error::from_raw_os_error(libc::EMFILE));
+        }
         std::future::poll_fn(|context| {
             let mut backlog = self.backlog.borrow_mut();
             match backlog.waiting.pop_front() {
