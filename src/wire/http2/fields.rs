@@ -31,6 +31,7 @@ const AUTHORITY: u8 = 8;
 const STATUS: u8 = 16;
 
 /// What the check found out.
+#[derive(Default)]
 pub(super) struct Verdict {
     pub malformed: bool,
     /// A response with a 1xx status, which another one follows.

@@ -76,7 +76,13 @@ impl<A: Default> Connection<A> {
             (_, Some(slot)) if self.streams.at(slot).head_seen => BlockKind::Trailers,
             _ => BlockKind::Response,
         };
+        if kind == BlockKind::Request && self.is_repeated(id, block) && sink.repeat() {
+            self.peer_stream_last = id;
+            let slot = self.insert_stream(id);
+            return self.block_on_stream(slot, kind, &Verdict::default(), end, now);
+        }
         sink.begin(kind);
+        let table_changes = self.decoder.table_changes();
         let mut checked = Checked::new(kind, sink);
         let outcome = self
             .decoder
@@ -125,20 +131,34 @@ impl<A: Default> Connection<A> {
                     self.spend_reset(now)?;
                     return Ok(None);
                 }
-                self.open_by_peer(id, &verdict, end, now)
+                self.remember_request(block, table_changes, &verdict);
+                let slot = self.insert_stream(id);
+                self.block_on_stream(slot, BlockKind::Request, &verdict, end, now)
             }
         }
     }
 
-    fn open_by_peer(
-        &mut self,
-        id: u32,
-        verdict: &Verdict,
-        end: bool,
-        now: Monotonic,
-    ) -> Result<Option<Incoming<A>>, Fatal> {
-        let slot = self.insert_stream(id);
-        self.block_on_stream(slot, BlockKind::Request, verdict, end, now)
+    /// Whether a block opens a stream, and says what the last request's did.
+    fn is_repeated(&self, id: u32, block: &[u8]) -> bool {
+        let last = &self.last_request;
+        last.block == block
+            && !block.is_empty()
+            && last.table_changes == self.decoder.table_changes()
+            && id > self.peer_stream_last
+            && !id.is_multiple_of(2)
+            && !self.drain.is_closed_to(id)
+            && self.streams.len() < self.streams_max() as usize
+    }
+
+    /// Keeps a request's block for comparison, if reading it left the table alone.
+    fn remember_request(&mut self, block: &[u8], table_changes: u64, verdict: &Verdict) {
+        let last = &mut self.last_request;
+        last.block.clear();
+        let is_stable = table_changes == self.decoder.table_changes();
+        if is_stable && verdict.content_length.is_none() && block.len() <= REPEATED_BLOCK_BYTES_MAX {
+            last.block.extend_from_slice(block);
+            last.table_changes = table_changes;
+        }
     }
 
     /// A well-formed block for an open stream.
@@ -367,6 +387,9 @@ impl<A: Default> Connection<A> {
         }
     }
 }
+
+/// Blocks that are longer are not compared.
+const REPEATED_BLOCK_BYTES_MAX: usize = 256;
 
 fn broken_block(too_large: bool) -> ErrorCode {
     if too_large {
