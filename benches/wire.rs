@@ -90,7 +90,9 @@ fn unary(name: &str, rounds: u64, in_flight: u64, message_bytes: usize, timeout:
     let batches_per_round = ROUND_CALLS / in_flight;
     for batch in 0..rounds * batches_per_round {
         on_client.measure(|| {
-            for _ in 0..in_flight {
+            for call in 0..in_flight {
+                // As clients with a deadline send it: another one each time.
+                let timeout = timeout.map(|timeout| timeout - Duration::from_micros(call));
                 client.call(method, timeout, &question[..]).expect("streams are left");
             }
         });
