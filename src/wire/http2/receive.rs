@@ -107,35 +107,48 @@ impl<A: Default> Connection<A> {
                 self.spend_noise(now)?;
                 Ok(None)
             }
-            (None, Role::Server) => {
-                if id.is_multiple_of(2) {
-                    return Err(Fatal(ErrorCode::ProtocolError, "stream of the wrong parity"));
-                }
-                if id <= self.peer_stream_last {
-                    return self.late_headers(id, now);
-                }
-                if self.drain.is_closed_to(id) {
-                    self.spend_noise(now)?;
-                    return Ok(None);
-                }
-                self.peer_stream_last = id;
-                let broken = too_large || verdict.malformed;
-                if broken || self.streams.len() >= self.streams_max() as usize {
-                    let code = if broken {
-                        broken_block(too_large)
-                    } else {
-                        ErrorCode::RefusedStream
-                    };
-                    write_reset(id, code, &mut self.output);
-                    self.remember(id, Late::ByUs);
-                    self.spend_reset(now)?;
-                    return Ok(None);
-                }
-                self.remember_request(block, table_changes, &verdict);
-                let slot = self.insert_stream(id);
-                self.block_on_stream(slot, BlockKind::Request, &verdict, end, now)
-            }
+            (None, Role::Server) => self.block_of_new_stream(id, end, block, table_changes, &verdict, too_large, now),
         }
+    }
+
+    /// A request's block has been decoded: opens its stream, or says why not.
+    #[allow(clippy::too_many_arguments)] // All of them are what `whole_block` has at hand.
+    fn block_of_new_stream(
+        &mut self,
+        id: u32,
+        end: bool,
+        block: &[u8],
+        table_changes: u64,
+        verdict: &Verdict,
+        too_large: bool,
+        now: Monotonic,
+    ) -> Result<Option<Incoming<A>>, Fatal> {
+        if id.is_multiple_of(2) {
+            return Err(Fatal(ErrorCode::ProtocolError, "stream of the wrong parity"));
+        }
+        if id <= self.peer_stream_last {
+            return self.late_headers(id, now);
+        }
+        if self.drain.is_closed_to(id) {
+            self.spend_noise(now)?;
+            return Ok(None);
+        }
+        self.peer_stream_last = id;
+        let broken = too_large || verdict.malformed;
+        if broken || self.streams.len() >= self.streams_max() as usize {
+            let code = if broken {
+                broken_block(too_large)
+            } else {
+                ErrorCode::RefusedStream
+            };
+            write_reset(id, code, &mut self.output);
+            self.remember(id, Late::ByUs);
+            self.spend_reset(now)?;
+            return Ok(None);
+        }
+        self.remember_request(block, table_changes, verdict);
+        let slot = self.insert_stream(id);
+        self.block_on_stream(slot, BlockKind::Request, verdict, end, now)
     }
 
     /// Whether a block opens a stream, and says what the last request's did.
