@@ -89,7 +89,7 @@ impl<A: Default> Connection<A> {
             .decode(block, self.options.header_list_bytes_max as usize, &mut checked)
             .map_err(|_| Fatal(ErrorCode::CompressionError, "bad header block"))?;
         let mut verdict = checked.verdict();
-        let too_large = outcome == Outcome::TooLarge;
+        verdict.too_large = outcome == Outcome::TooLarge;
         match (slot, self.role) {
             (Some(slot), _) => {
                 if self.streams.at(slot).receive_closed {
@@ -97,8 +97,8 @@ impl<A: Default> Connection<A> {
                 }
                 // Trailers end the stream (section 8.1).
                 verdict.malformed |= kind == BlockKind::Trailers && !end || verdict.informational && end;
-                if too_large || verdict.malformed {
-                    return self.stream_error(slot, broken_block(too_large), now);
+                if verdict.too_large || verdict.malformed {
+                    return self.stream_error(slot, broken_block(verdict.too_large), now);
                 }
                 Ok(self.block_on_stream(slot, kind, &verdict, end, now)?)
             }
@@ -107,12 +107,11 @@ impl<A: Default> Connection<A> {
                 self.spend_noise(now)?;
                 Ok(None)
             }
-            (None, Role::Server) => self.block_of_new_stream(id, end, block, table_changes, &verdict, too_large, now),
+            (None, Role::Server) => self.block_of_new_stream(id, end, block, table_changes, &verdict, now),
         }
     }
 
     /// A request's block has been decoded: opens its stream, or says why not.
-    #[allow(clippy::too_many_arguments)] // All of them are what `whole_block` has at hand.
     fn block_of_new_stream(
         &mut self,
         id: u32,
@@ -120,7 +119,6 @@ impl<A: Default> Connection<A> {
         block: &[u8],
         table_changes: u64,
         verdict: &Verdict,
-        too_large: bool,
         now: Monotonic,
     ) -> Result<Option<Incoming<A>>, Fatal> {
         if id.is_multiple_of(2) {
@@ -134,10 +132,10 @@ impl<A: Default> Connection<A> {
             return Ok(None);
         }
         self.peer_stream_last = id;
-        let broken = too_large || verdict.malformed;
+        let broken = verdict.too_large || verdict.malformed;
         if broken || self.streams.len() >= self.streams_max() as usize {
             let code = if broken {
-                broken_block(too_large)
+                broken_block(verdict.too_large)
             } else {
                 ErrorCode::RefusedStream
             };
