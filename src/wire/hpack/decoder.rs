@@ -36,6 +36,7 @@ pub enum Outcome {
 pub struct Decoder {
     table: DynamicTable,
     table_bytes_max: usize,
+    table_changes: u64,
     name_scratch: Vec<u8>,
     value_scratch: Vec<u8>,
 }
@@ -52,6 +53,7 @@ impl Decoder {
         Decoder {
             table: DynamicTable::new(table_bytes_max),
             table_bytes_max,
+            table_changes: 0,
             name_scratch: Vec::new(),
             value_scratch: Vec::new(),
         }
@@ -87,6 +89,11 @@ impl Decoder {
         Ok(outcome)
     }
 
+    /// How often the table has changed: between two equal numbers, a block means the same.
+    pub fn table_changes(&self) -> u64 {
+        self.table_changes
+    }
+
     /// Size of the dynamic table now, in bytes as section 4.1 counts them.
     pub fn table_bytes(&self) -> usize {
         self.table.size()
@@ -102,6 +109,7 @@ impl Decoder {
                 return Err(HpackError::TableSizeUpdate);
             }
             self.table.resize(size);
+            self.table_changes += 1;
         }
         Ok(block)
     }
@@ -137,6 +145,7 @@ impl Decoder {
         };
         if joins_table {
             self.table.insert(field);
+            self.table_changes += 1;
         }
         Ok(field)
     }

@@ -94,6 +94,11 @@ pub enum Incoming<A> {
 pub trait BlockSink: FieldSink {
     /// A block begins; what came of an earlier one is void.
     fn begin(&mut self, kind: BlockKind);
+    /// A request's block that says the same as the request's before, whose fields are not sent again. Between the two,
+    /// `begin` may have been called for trailers.
+    fn repeat(&mut self) -> bool {
+        false
+    }
 }
 
 /// One end of a connection. See the module's documentation.
@@ -117,6 +122,7 @@ pub struct Connection<A> {
     pub(super) peer: Settings,
     pub(super) decoder: Decoder,
     pub(super) block: BlockInParts,
+    pub(super) last_request: LastRequest,
     pub(super) padding_left: usize,
     preface_done: bool,
     pub(super) settings_seen: bool,
@@ -140,6 +146,14 @@ pub(super) struct BlockInParts {
     pub stream: u32,
     pub end_stream: bool,
     pub bytes: Vec<u8>,
+}
+
+/// The last well-formed request block without content-length, and the decoder's table that it was read with. Clients
+/// send the same block over and over; it is then not read again.
+#[derive(Default)]
+pub(super) struct LastRequest {
+    pub block: Vec<u8>,
+    pub table_changes: u64,
 }
 
 /// How a stream that is gone went.
@@ -184,6 +198,7 @@ impl<A: Default> Connection<A> {
             peer: Settings::default(),
             decoder: Decoder::new(DYNAMIC_TABLE_BYTES_DEFAULT),
             block: BlockInParts::default(),
+            last_request: LastRequest::default(),
             padding_left: 0,
             preface_done: false,
             settings_seen: false,

@@ -128,6 +128,10 @@ impl<A> StreamTable<A> {
 
     #[inline]
     fn position(&self, id: u32) -> Option<usize> {
+        // A new stream's id is above all others: the common case of one that is not there.
+        if self.order.back()?.0 < id {
+            return None;
+        }
         let first = self.order.front()?.0;
         let guess = (id.checked_sub(first)? / 2) as usize;
         match self.order.get(guess) {

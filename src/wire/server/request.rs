@@ -31,6 +31,9 @@ pub(super) struct RequestHead {
     metadata: MetadataBuilder,
     broken_binary: Option<Status>,
     ignores: bool,
+    /// The block says what the last request's did.
+    repeated: bool,
+    last_call: Option<(Path, Metadata, Option<Duration>)>,
     paths: Vec<Path>,
     path_victim: usize,
     last_metadata: Metadata,
@@ -62,6 +65,7 @@ impl BlockSink for RequestHead {
         if self.ignores {
             return;
         }
+        self.repeated = false;
         for text in [
             &mut self.method,
             &mut self.path,
@@ -75,6 +79,12 @@ impl BlockSink for RequestHead {
         self.timeout = None;
         self.metadata.clear();
         self.broken_binary = None;
+    }
+
+    fn repeat(&mut self) -> bool {
+        // The last request that was looked at, not the last block: one that was malformed does not count.
+        self.repeated = self.last_call.is_some();
+        self.repeated
     }
 }
 
@@ -123,7 +133,33 @@ impl FieldSink for RequestHead {
 
 impl RequestHead {
     /// What was gathered, in the order in which grpc-go finds fault with it.
+    #[inline]
     pub fn request(&mut self) -> Request {
+        if self.repeated
+            && let Some((path, metadata, timeout)) = &self.last_call
+        {
+            return Request::Grpc {
+                path: path.clone(),
+                metadata: metadata.clone(),
+                timeout: *timeout,
+                subtype: None,
+            };
+        }
+        self.last_call = None;
+        let request = self.new_request();
+        if let Request::Grpc {
+            path,
+            metadata,
+            timeout,
+            subtype: None,
+        } = &request
+        {
+            self.last_call = Some((path.clone(), metadata.clone(), *timeout));
+        }
+        request
+    }
+
+    fn new_request(&mut self) -> Request {
         let subtype = match grpc::content_type(&self.content_type) {
             ContentType::Grpc("") => None,
             ContentType::Grpc(subtype) => Some(Box::from(subtype)),

@@ -659,3 +659,43 @@ fn slow_beginnings_are_given_up() {
     server.tick(NOW + Duration::from_secs(700));
     assert!(server.is_finished());
 }
+
+#[test]
+fn a_repeated_block_means_what_the_table_says_now() {
+    let (mut server, mut input) = server();
+    let mut stream = 1;
+    let mut send = |block: &[u8], input: &mut BytesMut| {
+        let ends = flags::END_HEADERS | flags::END_STREAM;
+        write_frame_header(block.len(), FrameKind::Headers, ends, stream, input);
+        input.extend_from_slice(block);
+        stream += 2;
+    };
+    // Index 62 is the path that joined the table last; the block that names it stays the same.
+    let content_type = b"\x0f\x10\x10application/grpc";
+    let joins = |path: &[u8]| [&b"\x83\x86\x44"[..], &[path.len() as u8], path, content_type].concat();
+    let refers = [&b"\x83\x86\xbe"[..], content_type].concat();
+    for path in [&b"/a/A"[..], b"/b/B"] {
+        send(&joins(path), &mut input);
+        for _ in 0..3 {
+            send(&refers, &mut input);
+        }
+        // A malformed block between the same ones leaves no trace, and neither does a plain request.
+        send(&[&refers[..], b"\x00\x01A\x00"].concat(), &mut input);
+        send(&refers, &mut input);
+        send(b"\x82\x86\x84", &mut input);
+        send(b"\x82\x86\x84", &mut input);
+        send(&refers, &mut input);
+    }
+    server.receive(&mut input, NOW);
+    let seen: Vec<String> = events(&mut server)
+        .into_iter()
+        .filter_map(|event| match event {
+            ServerEvent::Call(call) => Some(call.path.as_str().to_owned()),
+            ServerEvent::Http { request, .. } => Some(request.target),
+            _ => None,
+        })
+        .collect();
+    let expected = ["/a/A", "/a/A", "/a/A", "/a/A", "/a/A", "/", "/", "/a/A"];
+    let after = expected.map(|path| path.replace("a/A", "b/B"));
+    assert_eq!(seen, [expected.map(str::to_owned), after].concat());
+}
