@@ -198,8 +198,9 @@ impl Store {
         Ok(HashJob::new(revision, self.compact_revision))
     }
 
-    /// Walks on over at most `keys_max` keys of the index; true when [`HashJob::into_hasher`] may be called. Unless
-    /// that is before the next compaction, the caller pins the revision.
+    /// Walks on over at most `keys_max` keys of the index; true when [`HashJob::into_hasher`] may be called. A later
+    /// compaction would take records away that count: the caller pins the revision until the hasher has read them, or
+    /// lets it read a snapshot of the tree.
     pub fn hash_slice(&self, job: &mut HashJob, keys_max: usize) -> bool {
         job.slice(&self.index, keys_max)
     }
