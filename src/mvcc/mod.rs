@@ -32,6 +32,8 @@ mod golden;
 pub(crate) mod memory;
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod scenarios;
 
 pub use compaction::{
     Compaction, CompactionMarks, CompactionStep, PhysicalCompaction, decode_compaction_mark, encode_compaction_mark,

@@ -5,8 +5,9 @@
 
 use super::{
     encode::Bodies,
-    hub::{State, WatchHub, list},
+    hub::{WatchHub, list},
     interest::WatcherKey,
+    watcher::State,
 };
 use crate::mvcc::{HistorySlice, PreviousRecords};
 

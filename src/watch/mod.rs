@@ -27,6 +27,7 @@ mod interval;
 mod response;
 mod spec;
 mod stream;
+mod watcher;
 
 #[cfg(test)]
 mod model;

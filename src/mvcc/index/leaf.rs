@@ -2,8 +2,8 @@
 
 use super::{history::History, packed::PackedKeys};
 
-/// Keys in a leaf at most.
-pub(super) const LEAF_KEYS_MAX: usize = 64;
+/// Keys in a leaf at most; with the one too many that makes it split, as many as a word has bits.
+pub(super) const LEAF_KEYS_MAX: usize = 63;
 /// Bytes of keys in a leaf of more than two keys at most, so that inserting never moves much memory.
 const LEAF_BYTES_MAX: usize = 16 * 1024;
 
@@ -11,6 +11,8 @@ const LEAF_BYTES_MAX: usize = 16 * 1024;
 pub(super) struct Leaf {
     keys: PackedKeys,
     histories: Vec<History>,
+    /// A bit for each key that exists, so that counting looks at no history.
+    live_bits: u64,
 }
 
 impl Leaf {
@@ -30,16 +32,18 @@ impl Leaf {
         &mut self.histories[index]
     }
 
+    /// Notes whether a key exists after its history was changed.
+    pub fn set_live(&mut self, index: usize, is_live: bool) {
+        self.live_bits = self.live_bits & !(1 << index) | u64::from(is_live) << index;
+    }
+
     /// Number of existing keys before `index`.
     pub fn live_before(&self, index: usize) -> u64 {
-        self.histories[..index]
-            .iter()
-            .filter(|history| history.is_live())
-            .count() as u64
+        (self.live_bits & bits_below(index)).count_ones().into()
     }
 
     pub fn live(&self) -> u64 {
-        self.live_before(self.len())
+        self.live_bits.count_ones().into()
     }
 
     /// Adds a key where the search for it said.
@@ -47,6 +51,10 @@ impl Leaf {
         if self.histories.len() == self.histories.capacity() {
             self.histories.reserve_exact(8);
         }
+        let below = self.live_bits & bits_below(index);
+        let above = self.live_bits & !bits_below(index);
+        self.live_bits = below | above << 1;
+        self.set_live(index, history.is_live());
         self.keys.insert(index, key);
         self.histories.insert(index, history);
     }
@@ -60,7 +68,9 @@ impl Leaf {
         let right = Leaf {
             keys: self.keys.split_off(index),
             histories: self.histories.drain(index..).collect(),
+            live_bits: self.live_bits >> index,
         };
+        self.live_bits &= bits_below(index);
         self.histories.shrink_to_fit();
         right
     }
@@ -73,6 +83,7 @@ impl Leaf {
 
     /// Appends the keys of the leaf to the right.
     pub fn append(&mut self, right: Leaf) {
+        self.live_bits |= right.live_bits << self.len();
         self.keys.append(&right.keys);
         self.histories.extend(right.histories);
         self.histories.shrink_to_fit();
@@ -97,6 +108,10 @@ impl Leaf {
         self.histories
             .retain(|_| histories_kept.next().is_some_and(|kept| *kept));
         self.histories.shrink_to_fit();
+        self.live_bits = 0;
+        for index in 0..self.len() {
+            self.set_live(index, self.histories[index].is_live());
+        }
     }
 
     /// Bytes on the heap.
@@ -106,3 +121,13 @@ impl Leaf {
             + self.histories.iter().map(History::heap_bytes).sum::<usize>()
     }
 }
+
+/// The bits of the keys before `index`, which is at most the last bit.
+fn bits_below(index: usize) -> u64 {
+    match index {
+        64.. => u64::MAX,
+        _ => (1 << index) - 1,
+    }
+}
+
+const _: () = assert!(LEAF_KEYS_MAX < u64::BITS as usize);

@@ -202,6 +202,12 @@ impl Node {
             Node::Leaf(leaf) => {
                 assert_eq!(leaf.keys().len(), leaf.len());
                 for index in 0..leaf.len() {
+                    let is_live = leaf.live_before(index + 1) > leaf.live_before(index);
+                    assert_eq!(
+                        leaf.history(index).is_live(),
+                        is_live,
+                        "a key's bit says whether it exists"
+                    );
                     let key = &*leaf.keys().key(index);
                     assert!(low.is_none_or(|low| low <= key), "a key is not below its leaf's bound");
                     assert!(
@@ -255,7 +261,11 @@ fn change_leaf<R>(
         split: None,
     };
     let is_live = match (found, created) {
-        (Ok(index), None) => leaf.history(index).is_live(),
+        (Ok(index), None) => {
+            let is_live = leaf.history(index).is_live();
+            leaf.set_live(index, is_live);
+            is_live
+        }
         (Err(index), Some(history)) => {
             let is_live = history.is_live();
             leaf.insert(index, key, history);
