@@ -1,0 +1,336 @@
+//! The store: takes requests in order, commits, and runs what is long in slices between commits.
+//!
+//! It runs on a thread of its own or as one task among others; it is the only one that writes the file. A fault in a commit
+//! ends it, and with it the process, since nobody knows any more what is durable.
+
+mod defragment;
+mod snapshot;
+mod volume;
+
+#[cfg(test)]
+mod memory_host;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::VecDeque, sync::Arc};
+
+use futures_lite::future::or;
+
+use crate::{
+    base::Monotonic,
+    host::{Host, Receiver, Sender},
+    limits::BACKEND_BATCH_OPERATIONS_MAX,
+};
+
+use super::{
+    CommitReport, DefragmentReport, HashReport, JobId, OpenFault, Progress, SealedBatch, StoreEvent, StoreFault,
+    StoreJob, StoreOptions, StoreRequest, batch::Batch, hash::HashJob, messages::JobResult,
+};
+use defragment::{Defragmentation, Missed};
+use volume::{Cost, Durability, MapOf, Volume};
+
+/// The owner of the database file.
+pub struct Store<H: Host> {
+    host: H,
+    volume: Volume<H>,
+    /// Jobs in order; the first is under way.
+    work: VecDeque<Work<H>>,
+    job: JobState,
+    defragmentation: Option<Defragmentation<H>>,
+}
+
+/// The job under way.
+struct JobState {
+    /// Its changes that are in no commit yet.
+    changes: Batch,
+    /// When the first of them came.
+    changes_since: Monotonic,
+    /// It goes on only when its changes are committed.
+    is_held: bool,
+    /// And not before this time.
+    paused_until: Monotonic,
+}
+
+enum Work<H: Host> {
+    Job(JobId, Box<dyn StoreJob<MapOf<H>>>),
+    Hash(JobId, HashJob<MapOf<H>>),
+    Defragment(JobId),
+}
+
+/// Whether to go on.
+enum Outcome {
+    GoOn,
+    /// Home is gone.
+    End,
+}
+
+impl<H: Host> Store<H> {
+    /// Opens or makes the database; [`Backend::new`](super::Backend::new) takes the report.
+    pub async fn open(host: H, options: StoreOptions) -> Result<(Store<H>, CommitReport<MapOf<H>>), OpenFault> {
+        let started = host.now();
+        let volume = Volume::open(host.clone(), options).await?;
+        let store = Store {
+            host,
+            volume,
+            work: VecDeque::new(),
+            job: JobState {
+                changes: Batch::new(),
+                changes_since: started,
+                is_held: false,
+                paused_until: started,
+            },
+            defragmentation: None,
+        };
+        let report = store.report(None, Cost::default(), started);
+        Ok((store, report))
+    }
+
+    /// Serves requests until the other side of either mailbox is gone, or until a fault, which it tells as its last event.
+    pub async fn run(
+        mut self,
+        mut requests: Receiver<StoreRequest<MapOf<H>>>,
+        mut events: Sender<StoreEvent<MapOf<H>>>,
+    ) {
+        loop {
+            match self.turn(&mut requests, &mut events).await {
+                Ok(Outcome::GoOn) => {}
+                Ok(Outcome::End) => return,
+                Err(fault) => {
+                    tracing::error!(%fault, "the database cannot be written");
+                    _ = events.send(StoreEvent::Failed(fault)).await;
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn turn(
+        &mut self,
+        requests: &mut Receiver<StoreRequest<MapOf<H>>>,
+        events: &mut Sender<StoreEvent<MapOf<H>>>,
+    ) -> Result<Outcome, StoreFault> {
+        let request = match requests.try_receive() {
+            Some(request) => Some(request),
+            None => match self.next_wake() {
+                Wake::Now => None,
+                Wake::Request => match requests.receive().await {
+                    Some(request) => Some(request),
+                    None => return Ok(Outcome::End),
+                },
+                Wake::At(time) => {
+                    let timer = async {
+                        self.host.sleep_until(time).await;
+                        Some(None)
+                    };
+                    match or(async { requests.receive().await.map(Some) }, timer).await {
+                        Some(request) => request,
+                        None => return Ok(Outcome::End),
+                    }
+                }
+            },
+        };
+        if let Some(request) = request {
+            return self.serve(request, events).await;
+        }
+        let outcome = self.advance(events).await?;
+        self.host.yield_now().await;
+        Ok(outcome)
+    }
+
+    async fn serve(
+        &mut self,
+        request: StoreRequest<MapOf<H>>,
+        events: &mut Sender<StoreEvent<MapOf<H>>>,
+    ) -> Result<Outcome, StoreFault> {
+        match request {
+            StoreRequest::Commit(sealed) => return self.commit(Some(sealed), events).await,
+            StoreRequest::Job(id, job) => self.work.push_back(Work::Job(id, job)),
+            StoreRequest::Hash(id) => self.work.push_back(Work::Hash(id, HashJob::new())),
+            StoreRequest::Defragment(id) => self.work.push_back(Work::Defragment(id)),
+            StoreRequest::Snapshot(sink) => {
+                let pin = self.volume.current().clone();
+                self.host.spawn(snapshot::stream(self.volume.file.clone(), pin, sink));
+            }
+        }
+        Ok(Outcome::GoOn)
+    }
+
+    /// Commits a batch together with what the job under way has changed.
+    async fn commit(
+        &mut self,
+        sealed: Option<Arc<SealedBatch>>,
+        events: &mut Sender<StoreEvent<MapOf<H>>>,
+    ) -> Result<Outcome, StoreFault> {
+        let started = self.host.now();
+        let job = Some(std::mem::take(&mut self.job.changes)).filter(|job| !job.is_empty());
+        self.job.is_held = false;
+        let batches: Vec<&Batch> = sealed
+            .as_deref()
+            .map(SealedBatch::changes)
+            .into_iter()
+            .chain(&job)
+            .collect();
+        let cost = self.volume.commit(&batches, Durability::Synced).await?;
+        let sequence = sealed.as_ref().map(|sealed| sealed.sequence());
+        if let Some(defragmentation) = &mut self.defragmentation {
+            defragmentation.missed(Missed { sealed, job });
+        }
+        let report = self.report(sequence, cost, started);
+        Ok(tell(events, StoreEvent::Committed(report)).await)
+    }
+
+    fn report(&self, sequence: Option<u64>, cost: Cost, started: Monotonic) -> CommitReport<MapOf<H>> {
+        CommitReport {
+            root: self.volume.current().clone(),
+            sequence,
+            size: self.volume.size(),
+            size_in_use: self.volume.size_in_use(),
+            rebalance: cost.rebalance,
+            spill: cost.spill,
+            write: cost.write,
+            total: self.host.now().since(started),
+            bytes_written: cost.bytes_written,
+            runs: cost.runs,
+        }
+    }
+
+    /// When there is something to do besides requests.
+    fn next_wake(&self) -> Wake {
+        if self.work.is_empty() {
+            return Wake::Request;
+        }
+        let due = if self.job.is_held {
+            self.job_commit_due()
+        } else {
+            self.job.paused_until
+        };
+        if due <= self.host.now() {
+            Wake::Now
+        } else {
+            Wake::At(due)
+        }
+    }
+
+    fn job_commit_due(&self) -> Monotonic {
+        self.job.changes_since + self.volume.options().job_commit_interval
+    }
+
+    /// One slice of the first job, or a commit of what it changed if no other commit took that along.
+    async fn advance(&mut self, events: &mut Sender<StoreEvent<MapOf<H>>>) -> Result<Outcome, StoreFault> {
+        let now = self.host.now();
+        let has_changes = !self.job.changes.is_empty();
+        if has_changes && self.job_commit_due() <= now {
+            return self.commit(None, events).await;
+        }
+        let Some(mut work) = self.work.pop_front() else {
+            return Ok(Outcome::GoOn);
+        };
+        let (id, progress) = match &mut work {
+            Work::Defragment(id) => {
+                let id = *id;
+                return self.defragment(id, events).await;
+            }
+            Work::Job(id, job) => (*id, job.step(self.volume.current(), &mut self.job.changes)),
+            Work::Hash(id, job) => (*id, job.step(self.volume.current(), &mut self.job.changes)),
+        };
+        if !has_changes {
+            self.job.changes_since = now;
+        }
+        self.job.is_held = self.job.changes.operations() >= BACKEND_BATCH_OPERATIONS_MAX;
+        match progress {
+            Ok(Progress::More) => self.work.push_front(work),
+            Ok(Progress::Pause(duration)) => {
+                self.job.is_held = !self.job.changes.is_empty();
+                self.job.paused_until = now + duration;
+                self.work.push_front(work);
+            }
+            Ok(Progress::Done(result)) => {
+                if !self.job.changes.is_empty()
+                    && let Outcome::End = self.commit(None, events).await?
+                {
+                    return Ok(Outcome::End);
+                }
+                return Ok(tell(events, done(work, id, result)).await);
+            }
+            Err(fault) => {
+                tracing::error!(%fault, "a job over the database found it damaged");
+                return Ok(tell(events, StoreEvent::JobFailed(id, fault)).await);
+            }
+        }
+        Ok(Outcome::GoOn)
+    }
+
+    /// One slice of a defragmentation.
+    async fn defragment(
+        &mut self,
+        id: JobId,
+        events: &mut Sender<StoreEvent<MapOf<H>>>,
+    ) -> Result<Outcome, StoreFault> {
+        match self.defragment_slice().await {
+            Ok(None) => {
+                self.work.push_front(Work::Defragment(id));
+                Ok(Outcome::GoOn)
+            }
+            Ok(Some((report, started))) => {
+                let committed = StoreEvent::Committed(self.report(None, Cost::default(), started));
+                match tell(events, committed).await {
+                    Outcome::GoOn => Ok(tell(events, StoreEvent::Defragmented(id, report)).await),
+                    Outcome::End => Ok(Outcome::End),
+                }
+            }
+            Err(fault) => {
+                tracing::error!(%fault, "the database was not defragmented");
+                if let Some(defragmentation) = self.defragmentation.take()
+                    && let Err(fault) = defragmentation.abandon().await
+                {
+                    tracing::warn!(%fault, "a file stays behind");
+                }
+                Ok(tell(events, StoreEvent::DefragmentFailed(id, fault)).await)
+            }
+        }
+    }
+
+    async fn defragment_slice(&mut self) -> Result<Option<(DefragmentReport, Monotonic)>, OpenFault> {
+        let Some(defragmentation) = &mut self.defragmentation else {
+            self.defragmentation = Some(Defragmentation::begin(&self.host, &self.volume).await?);
+            return Ok(None);
+        };
+        if !defragmentation.step().await? {
+            return Ok(None);
+        }
+        let started = defragmentation.started;
+        let successor = defragmentation.finish(&self.volume).await?;
+        let report = DefragmentReport {
+            size_before: self.volume.size(),
+            size_after: successor.size(),
+            duration: self.host.now().since(started),
+        };
+        // Versions of the old file live on in whoever holds them, with its mapping.
+        self.volume = successor;
+        self.defragmentation = None;
+        Ok(Some((report, started)))
+    }
+}
+
+enum Wake {
+    Now,
+    At(Monotonic),
+    Request,
+}
+
+fn done<H: Host>(work: Work<H>, id: JobId, result: JobResult) -> StoreEvent<MapOf<H>> {
+    match work {
+        Work::Hash(..) => match result.downcast::<HashReport>() {
+            Ok(report) => StoreEvent::Hashed(id, *report),
+            Err(result) => StoreEvent::JobDone(id, result),
+        },
+        Work::Job(..) | Work::Defragment(_) => StoreEvent::JobDone(id, result),
+    }
+}
+
+async fn tell<T>(events: &mut Sender<T>, event: T) -> Outcome {
+    match events.send(event).await {
+        Ok(()) => Outcome::GoOn,
+        Err(_) => Outcome::End,
+    }
+}
