@@ -1,15 +1,30 @@
 //! Every bound of the server in one place, and how the bounds relate.
 
+use std::time::Duration;
+
 /// Bytes that a request may have over `--max-request-bytes` for the gRPC layer to still take it in (etcd's overhead).
 pub const GRPC_OVERHEAD_BYTES: u32 = 512 * 1024;
 /// Committed entries that may wait to be applied before proposals are refused (etcd: "too many requests").
 pub const COMMITTED_AHEAD_OF_APPLIED_MAX: u64 = 5_000;
 /// Bytes of a log segment before the next one is begun (etcd's size).
 pub const WAL_SEGMENT_BYTES: u64 = 64_000_000;
+/// Bytes before a segment's end where the next batch begins another: an ordinary batch then stays within what was zeroed
+/// ahead. Only a larger one lets a segment grow.
+pub const WAL_CUT_MARGIN_BYTES: u64 = 2 * 1024 * 1024;
+/// Bytes of memory that the log's gathering buffer keeps between batches.
+pub const WAL_GATHER_KEPT_BYTES: usize = 1024 * 1024;
+/// Bytes that one step writes when the next segment is zeroed ahead; larger ones disturb the log's tail latency.
+pub const WAL_ZERO_STEP_BYTES: usize = 64 * 1024;
+/// Rest between two such steps. A segment then takes about two seconds, unless the log needs it earlier.
+pub const WAL_ZERO_REST: Duration = Duration::from_millis(1);
+/// Bytes that one read takes from a segment when the log is read back; a record that is longer takes more.
+pub const WAL_READ_BYTES: usize = 1024 * 1024;
 /// Changes that a tree commit may cover before one is begun out of turn (etcd's batch limit).
 pub const BACKEND_BATCH_OPERATIONS_MAX: usize = 10_000;
 /// Bytes of one tree write; larger ones disturb the log's tail latency.
 pub const BACKEND_WRITE_BYTES_MAX: usize = 256 * 1024;
 
 const _: () = assert!(WAL_SEGMENT_BYTES.is_multiple_of(4096));
+const _: () = assert!(WAL_CUT_MARGIN_BYTES < WAL_SEGMENT_BYTES);
+const _: () = assert!(WAL_ZERO_STEP_BYTES.is_multiple_of(4096) && WAL_READ_BYTES.is_multiple_of(4096));
 const _: () = assert!(BACKEND_WRITE_BYTES_MAX.is_multiple_of(4096));

@@ -1,0 +1,405 @@
+//! The log's files: creates, opens, repairs, writes, begins segments, releases and purges them. What the bytes mean is
+//! decided elsewhere.
+//!
+//! A segment gets its name when its first batch is durable: no reader ever finds one without its head. Every segment that
+//! may still be needed is locked (flock), as etcd does, so that two processes never write one log.
+
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    path::{Path, PathBuf},
+    rc::Rc,
+    time::Duration,
+};
+
+use super::{
+    Batch, LogEncoder, Replay, WalFault, WalSnapshot,
+    decoder::LogDecoder,
+    fault::io_fault,
+    prepare::{self, Preparation},
+    read,
+    replay::{Replayer, SnapshotScan},
+    segment::{self, SegmentName},
+};
+use crate::{
+    base::LogIndex,
+    host::{DIRECT_ALIGN, Disk, File, Host, OpenMode},
+    limits::{WAL_CUT_MARGIN_BYTES, WAL_SEGMENT_BYTES},
+};
+
+type DiskFile<H> = <<H as Host>::Disk as Disk>::File;
+type Buffer<H> = <DiskFile<H> as File>::Buffer;
+
+/// How a batch becomes durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WalSync {
+    /// One write to a file opened O_DSYNC.
+    Dsync,
+    /// A write, then fdatasync.
+    WriteThenSync,
+    /// A write alone (`--unsafe-no-fsync`): what is acknowledged may be lost with the machine.
+    None,
+}
+
+impl WalSync {
+    pub(super) fn open_mode(self) -> OpenMode {
+        match self {
+            WalSync::Dsync => OpenMode::DirectDurable,
+            WalSync::WriteThenSync | WalSync::None => OpenMode::Direct,
+        }
+    }
+}
+
+/// What an operator, or a test, may choose.
+#[derive(Clone, Copy, Debug)]
+pub struct WalOptions {
+    /// How a batch becomes durable.
+    pub sync: WalSync,
+    /// Bytes of a segment; a multiple of 4096.
+    pub segment_bytes: u64,
+}
+
+impl Default for WalOptions {
+    fn default() -> WalOptions {
+        WalOptions {
+            sync: WalSync::Dsync,
+            segment_bytes: WAL_SEGMENT_BYTES,
+        }
+    }
+}
+
+impl WalOptions {
+    fn cut_at(self) -> u64 {
+        assert!(self.segment_bytes.is_multiple_of(DIRECT_ALIGN as u64));
+        self.segment_bytes - WAL_CUT_MARGIN_BYTES.min(self.segment_bytes / 4)
+    }
+}
+
+/// What one write took, for the caller's metrics.
+#[derive(Clone, Copy, Debug)]
+pub struct WriteReport {
+    /// Bytes written, filler included.
+    pub bytes: u64,
+    /// From the call to durability.
+    pub duration: Duration,
+    /// Whether a segment was begun.
+    pub began_segment: bool,
+}
+
+struct Held<F> {
+    name: SegmentName,
+    /// Open, therefore locked.
+    _locked: Rc<F>,
+}
+
+/// The log's files. Share it as `Rc`: `release_to` and `purge` may be called while a write is in flight.
+pub struct Wal<H: Host> {
+    host: H,
+    directory: PathBuf,
+    options: WalOptions,
+    /// The file that is written.
+    tail: RefCell<Rc<DiskFile<H>>>,
+    /// Locked segments, oldest first; the last is the tail.
+    held: RefCell<Vec<Held<DiskFile<H>>>>,
+    is_writing: Cell<bool>,
+    preparation: Rc<Preparation<H>>,
+}
+
+impl<H: Host> Wal<H> {
+    /// Whether `directory` holds a log.
+    pub async fn exists(host: &H, directory: &Path) -> Result<bool, WalFault> {
+        if !is_there(host, directory).await? {
+            return Ok(false);
+        }
+        let names = list(host, directory).await?;
+        Ok(names.iter().any(|name| name.ends_with(".wal")))
+    }
+
+    /// Creates a log with its first records durable; atomic: it exists with its head, or not at all.
+    pub async fn create(
+        host: &H,
+        directory: &Path,
+        metadata: &[u8],
+        options: WalOptions,
+    ) -> Result<(Wal<H>, LogEncoder), WalFault> {
+        if Wal::exists(host, directory).await? {
+            return Err(WalFault::Exists(directory.to_path_buf()));
+        }
+        let unfinished = unfinished_path(directory);
+        empty_directory(host, &unfinished).await?;
+        empty_directory(host, directory).await?;
+
+        let mut encoder = LogEncoder::create(metadata);
+        encoder.set_cut_at(options.cut_at());
+        let path = unfinished.join(SegmentName::FIRST.to_string());
+        let file = prepare::prepare_at_once(host, &path, options).await?;
+        let head = encoder
+            .seal(|len| file.buffer(len))
+            .expect("a new log has a head to write");
+        write_durably(&file, &path, head.offset, head.bytes, options.sync).await?;
+
+        let disk = host.disk();
+        disk.sync_directory(&unfinished)
+            .await
+            .map_err(io_fault("sync", &unfinished))?;
+        disk.rename(&unfinished, directory)
+            .await
+            .map_err(io_fault("rename", &unfinished))?;
+        let parent = parent_of(directory);
+        disk.sync_directory(parent).await.map_err(io_fault("sync", parent))?;
+
+        let file = Rc::new(file);
+        let held = vec![Held {
+            name: SegmentName::FIRST,
+            _locked: file.clone(),
+        }];
+        Ok((Wal::start(host, directory, options, file, held), encoder))
+    }
+
+    /// Opens a log behind a snapshot (default: from the start), repairs a torn tail once, and says what was in it.
+    pub async fn open(
+        host: &H,
+        directory: &Path,
+        from: &WalSnapshot,
+        options: WalOptions,
+    ) -> Result<(Wal<H>, LogEncoder, Replay), WalFault> {
+        let names = list(host, directory).await?;
+        let segments = segment::segments_in(&names);
+        let needed = segment::segments_from(&segments, from.index).ok_or(WalFault::FileNotFound)?;
+        let mut files = Vec::new();
+        for name in needed {
+            let path = directory.join(name.to_string());
+            let file = open(host, &path, OpenMode::Write).await?;
+            lock(&file, &path)?;
+            files.push((*name, path, file));
+        }
+        for name in names.iter().filter(|name| name.ends_with(".tmp")) {
+            prepare::remove_if_there(host, &directory.join(name)).await?;
+        }
+
+        let mut decoder = LogDecoder::new();
+        let mut replayer = Replayer::new(from);
+        let mut repaired = false;
+        for (place, (name, path, file)) in files.iter().enumerate() {
+            let is_last = place + 1 == files.len();
+            match read::read_segment(file, path, *name, is_last, &mut decoder, &mut replayer).await {
+                Err(WalFault::UnexpectedEof(at)) if is_last => {
+                    tracing::info!(path = %path.display(), position = at.offset, "repairing");
+                    read::keep_broken(host, path, file).await?;
+                    repaired = true;
+                }
+                other => other?,
+            }
+        }
+        let (last_name, path, file) = files.last().expect("at least one segment is needed");
+        let (mut replay, tail) = replayer.finish(&decoder, *last_name)?;
+        replay.repaired = repaired;
+
+        let block_len = tail.position % DIRECT_ALIGN as u64;
+        let block = read::read_exactly(file, path, tail.position - block_len, block_len as usize).await?;
+        read::clear_behind(file, path, tail.position, options.segment_bytes).await?;
+        if repaired {
+            tracing::info!(path = %path.display(), "repaired");
+        }
+        let mut encoder = LogEncoder::resume(tail, &block);
+        encoder.set_cut_at(options.cut_at());
+        let written = Rc::new(open(host, path, options.sync.open_mode()).await?);
+        let held = files
+            .into_iter()
+            .map(|(name, _, file)| Held {
+                name,
+                _locked: Rc::new(file),
+            })
+            .collect();
+        Ok((Wal::start(host, directory, options, written, held), encoder, replay))
+    }
+
+    fn start(
+        host: &H,
+        directory: &Path,
+        options: WalOptions,
+        tail: Rc<DiskFile<H>>,
+        held: Vec<Held<DiskFile<H>>>,
+    ) -> Wal<H> {
+        Wal {
+            host: host.clone(),
+            directory: directory.to_path_buf(),
+            options,
+            tail: RefCell::new(tail),
+            held: RefCell::new(held),
+            is_writing: Cell::new(false),
+            preparation: Preparation::start(host, directory, options),
+        }
+    }
+
+    /// Snapshots that the log knows of and that are committed, oldest first: a `.snap` that is not among them does not
+    /// count. Reads only; takes no lock.
+    pub async fn valid_snapshots(host: &H, directory: &Path) -> Result<Vec<WalSnapshot>, WalFault> {
+        let mut scan = SnapshotScan::default();
+        read::read_log(host, directory, &mut scan).await?;
+        Ok(scan.finish())
+    }
+
+    /// Memory for [`LogEncoder::seal`].
+    pub fn buffer(&self, len: usize) -> Buffer<H> {
+        self.tail.borrow().buffer(len)
+    }
+
+    /// Makes a batch durable. One at a time, in the order of sealing. After an error, or when the future was dropped
+    /// before its end, what is on the disk is unknown: the process must end, and a further write panics.
+    pub async fn write(&self, batch: Batch<Buffer<H>>) -> Result<WriteReport, WalFault> {
+        let before = self.is_writing.replace(true);
+        assert!(!before, "one write in flight, and none after a failed one");
+        let started = self.host.now();
+        let bytes = batch.bytes.as_ref().len() as u64;
+        match batch.begins {
+            Some(name) => self.write_first(name, batch.bytes).await?,
+            None => {
+                let tail = self.tail.borrow().clone();
+                write_durably(&*tail, &self.directory, batch.offset, batch.bytes, self.options.sync).await?;
+            }
+        }
+        self.is_writing.set(false);
+        Ok(WriteReport {
+            bytes,
+            duration: self.host.now().since(started),
+            began_segment: batch.begins.is_some(),
+        })
+    }
+
+    /// Begins a segment with its first batch. The name comes when the bytes are durable, and is durable itself before
+    /// the batch counts.
+    async fn write_first(&self, name: SegmentName, bytes: Buffer<H>) -> Result<(), WalFault> {
+        let file = Rc::new(self.preparation.take().await?);
+        let prepared = self.preparation.path();
+        write_durably(&*file, &prepared, 0, bytes, self.options.sync).await?;
+        let path = self.directory.join(name.to_string());
+        let disk = self.host.disk();
+        disk.rename(&prepared, &path)
+            .await
+            .map_err(io_fault("rename", &prepared))?;
+        if self.options.sync != WalSync::None {
+            disk.sync_directory(&self.directory)
+                .await
+                .map_err(io_fault("sync", &self.directory))?;
+        }
+        tracing::info!(path = %path.display(), "created a new WAL segment");
+        self.held.borrow_mut().push(Held {
+            name,
+            _locked: file.clone(),
+        });
+        *self.tail.borrow_mut() = file;
+        self.preparation.begin_next();
+        Ok(())
+    }
+
+    /// Gives up the segments that hold only entries before `index`. The caller has a `.snap` at or beyond `index`
+    /// synced and recorded, and the tree's durable applied index is there too.
+    pub fn release_to(&self, index: LogIndex) {
+        let mut held = self.held.borrow_mut();
+        let names: Vec<SegmentName> = held.iter().map(|held| held.name).collect();
+        held.drain(..segment::releasable(&names, index));
+    }
+
+    /// Removes the oldest released segments beyond `wals_max` (0: never). Returns how many.
+    pub async fn purge(&self, wals_max: usize) -> Result<usize, WalFault> {
+        if wals_max == 0 {
+            return Ok(0);
+        }
+        let segments = segment::segments_in(&list(&self.host, &self.directory).await?);
+        let held_from = self.held.borrow().first().expect("the tail is always held").name;
+        let surplus = segment::purgeable(&segments, held_from, wals_max);
+        for name in surplus {
+            let path = self.directory.join(name.to_string());
+            self.host
+                .disk()
+                .remove(&path)
+                .await
+                .map_err(io_fault("remove", &path))?;
+            tracing::info!(path = %path.display(), "purged");
+        }
+        if !surplus.is_empty() {
+            self.host
+                .disk()
+                .sync_directory(&self.directory)
+                .await
+                .map_err(io_fault("sync", &self.directory))?;
+        }
+        Ok(surplus.len())
+    }
+
+    /// Ends the background task and removes the segment that was prepared. What has gathered in the encoder is the
+    /// caller's to write before.
+    pub async fn close(&self) {
+        self.preparation.stop();
+        self.preparation.stopped().await;
+    }
+}
+
+impl<H: Host> Drop for Wal<H> {
+    fn drop(&mut self) {
+        self.preparation.stop();
+    }
+}
+
+/// Takes a segment's lock.
+pub(super) fn lock<F: File>(file: &F, path: &Path) -> Result<(), WalFault> {
+    file.try_lock().map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => WalFault::Locked(path.to_path_buf()),
+        _ => io_fault("lock", path)(error),
+    })
+}
+
+async fn write_durably<F: File>(
+    file: &F,
+    path: &Path,
+    offset: u64,
+    bytes: F::Buffer,
+    sync: WalSync,
+) -> Result<(), WalFault> {
+    let (written, _) = file.write_at(offset, bytes).await;
+    written.map_err(io_fault("write", path))?;
+    if sync == WalSync::WriteThenSync {
+        file.sync_data().await.map_err(io_fault("sync", path))?;
+    }
+    Ok(())
+}
+
+async fn open<H: Host>(host: &H, path: &Path, mode: OpenMode) -> Result<DiskFile<H>, WalFault> {
+    host.disk().open(path, mode).await.map_err(io_fault("open", path))
+}
+
+pub(super) async fn list<H: Host>(host: &H, directory: &Path) -> Result<Vec<String>, WalFault> {
+    host.disk().list(directory).await.map_err(io_fault("list", directory))
+}
+
+async fn is_there<H: Host>(host: &H, path: &Path) -> Result<bool, WalFault> {
+    host.disk().exists(path).await.map_err(io_fault("look for", path))
+}
+
+/// Where a log is created before it gets its name.
+fn unfinished_path(directory: &Path) -> PathBuf {
+    let mut name = directory.as_os_str().to_os_string();
+    name.push(".tmp");
+    PathBuf::from(name)
+}
+
+fn parent_of(directory: &Path) -> &Path {
+    match directory.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// Sees to it that a directory is there and empty. What is in it was left by a creation that did not end.
+async fn empty_directory<H: Host>(host: &H, directory: &Path) -> Result<(), WalFault> {
+    let disk = host.disk();
+    disk.create_directory(directory)
+        .await
+        .map_err(io_fault("create", directory))?;
+    for name in list(host, directory).await? {
+        let path = directory.join(name);
+        disk.remove(&path).await.map_err(io_fault("remove", &path))?;
+    }
+    Ok(())
+}
