@@ -1,0 +1,330 @@
+//! Sockets of one executor: bound by us, since glommio's own bind shares the port with whoever asks (SO_REUSEPORT) and
+//! would hide a second server; awaited by glommio.
+//!
+//! What a request costs here: one `recv` per readable event (a short read asks the ring to watch for more at once, so
+//! that the next poll makes no call in vain) and one `send` per write.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener as SystemListener, TcpStream as SystemStream},
+    pin::Pin,
+    task::{Context, Poll, Waker},
+};
+
+use futures_lite::io::{AsyncRead, AsyncWrite};
+use glommio::net::{TcpListener, TcpStream};
+
+use super::system;
+use crate::host::{Listener, Net, Stream};
+
+/// Connections that may wait to be accepted (the kernel caps this at net.core.somaxconn).
+pub const BACKLOG_CONNECTIONS: i32 = 4096;
+
+/// Sockets, as seen by one executor.
+#[derive(Clone, Default)]
+pub struct RingNet {
+    _private: (),
+}
+
+/// A bound socket of one executor.
+pub struct RingListener {
+    listener: TcpListener,
+}
+
+/// A connection of one executor. Reads and writes are polled by one task; a waker per direction is kept by glommio.
+pub struct RingStream {
+    stream: TcpStream,
+}
+
+impl RingNet {
+    /// The sockets of this thread's executor.
+    pub fn new() -> RingNet {
+        RingNet::default()
+    }
+
+    /// Takes over a connection that another core accepted.
+    pub fn adopt(&self, socket: SystemStream) -> io::Result<RingStream> {
+        socket.set_nodelay(true)?;
+        Ok(RingStream {
+            stream: system::glommio_stream(socket),
+        })
+    }
+
+    /// Takes over a socket that listens already ([`bind`]).
+    pub fn adopt_listener(&self, socket: SystemListener) -> RingListener {
+        RingListener {
+            listener: system::glommio_listener(socket),
+        }
+    }
+}
+
+/// Binds and listens, outside any executor: SO_REUSEADDR, close-on-exec, no SO_REUSEPORT. An address that is taken is an
+/// error of kind `AddrInUse` that names it.
+pub fn bind(address: SocketAddr) -> io::Result<SystemListener> {
+    let listener = SystemListener::bind(address)
+        .map_err(|error| io::Error::new(error.kind(), format!("listen tcp {address}: {}", bind_reason(&error))))?;
+    system::set_backlog(&listener, BACKLOG_CONNECTIONS)?;
+    Ok(listener)
+}
+
+fn bind_reason(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(libc::EADDRINUSE) => "bind: address already in use".to_owned(),
+        Some(libc::EADDRNOTAVAIL) => "bind: cannot assign requested address".to_owned(),
+        Some(libc::EACCES) => "bind: permission denied".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+impl Net for RingNet {
+    type Listener = RingListener;
+    type Stream = RingStream;
+
+    fn listen(&self, address: SocketAddr) -> io::Result<RingListener> {
+        bind(address).map(|socket| self.adopt_listener(socket))
+    }
+
+    async fn connect(&self, address: SocketAddr) -> io::Result<RingStream> {
+        let stream = TcpStream::connect(address).await.map_err(io::Error::from)?;
+        stream.set_nodelay(true).map_err(io::Error::from)?;
+        Ok(RingStream { stream })
+    }
+}
+
+impl Listener for RingListener {
+    type Stream = RingStream;
+
+    /// The next connection. Dropping the future may lose a connection that arrives at that moment: the accept loop is
+    /// dropped only with the listener.
+    async fn accept(&self) -> io::Result<(RingStream, SocketAddr)> {
+        loop {
+            let stream = self.listener.accept().await.map_err(io::Error::from)?;
+            // glommio's first try is an `accept` without close-on-exec.
+            system::set_close_on_exec(system::borrow(&stream))?;
+            stream.set_nodelay(true).map_err(io::Error::from)?;
+            match stream.peer_addr() {
+                Ok(address) => return Ok((RingStream { stream }, address)),
+                // The peer hung up while it waited in the backlog.
+                Err(_) => continue,
+            }
+        }
+    }
+
+    fn local_address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr().map_err(io::Error::from)
+    }
+}
+
+impl RingStream {
+    /// Leaves this executor, to be adopted by another. Nothing may have been read yet that is still wanted.
+    pub fn into_socket(self) -> io::Result<SystemStream> {
+        system::duplicate(&self.stream).map(SystemStream::from)
+    }
+
+    /// Our address.
+    pub fn local_address(&self) -> io::Result<SocketAddr> {
+        self.stream.local_addr().map_err(io::Error::from)
+    }
+}
+
+impl Stream for RingStream {
+    fn poll_read(&mut self, context: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+
+    fn poll_write(&mut self, context: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, buffer)
+    }
+
+    fn shutdown_write(&mut self) -> io::Result<()> {
+        // glommio closes the direction in place and never waits.
+        match Pin::new(&mut self.stream).poll_close(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(result) => result,
+            Poll::Pending => unreachable!("glommio's close of a direction is one system call"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        future::poll_fn,
+        io::{Read, Write},
+        rc::Rc,
+        time::Duration,
+    };
+
+    use super::*;
+    use crate::{host::Host, ring::executor::run_test};
+
+    const LOOPBACK: &str = "127.0.0.1:0";
+
+    async fn read_some(stream: &mut RingStream, buffer: &mut [u8]) -> io::Result<usize> {
+        poll_fn(|context| stream.poll_read(context, buffer)).await
+    }
+
+    async fn write_all(stream: &mut RingStream, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let count = poll_fn(|context| stream.poll_write(context, bytes)).await?;
+            bytes = &bytes[count..];
+        }
+        Ok(())
+    }
+
+    async fn echo(mut stream: RingStream) -> io::Result<()> {
+        let mut buffer = [0; 4096];
+        loop {
+            match read_some(&mut stream, &mut buffer).await? {
+                0 => return stream.shutdown_write(),
+                count => write_all(&mut stream, &buffer[..count]).await?,
+            }
+        }
+    }
+
+    #[test]
+    fn a_taken_port_is_refused_plainly() {
+        run_test(|host| async move {
+            let first = host.net().listen(LOOPBACK.parse().unwrap()).unwrap();
+            let address = first.local_address().unwrap();
+            let error = host.net().listen(address).err().unwrap();
+            assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+            assert_eq!(
+                error.to_string(),
+                format!("listen tcp {address}: bind: address already in use")
+            );
+            let socket = bind(LOOPBACK.parse().unwrap()).unwrap();
+            assert_eq!(
+                crate::ring::system::socket_option(&socket, libc::SOL_SOCKET, libc::SO_REUSEPORT).unwrap(),
+                0
+            );
+            assert_eq!(
+                crate::ring::system::socket_option(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR).unwrap(),
+                1
+            );
+        });
+    }
+
+    #[test]
+    fn a_thousand_connections_are_echoed() {
+        run_test(|host| async move {
+            let listener = host.net().listen(LOOPBACK.parse().unwrap()).unwrap();
+            let address = listener.local_address().unwrap();
+            let server = host.clone();
+            host.spawn(async move {
+                loop {
+                    let (stream, _) = listener.accept().await.unwrap();
+                    server.spawn(async move { echo(stream).await.unwrap() });
+                }
+            });
+            let left = Rc::new(std::cell::Cell::new(1000));
+            let done = Rc::new(crate::host::Notify::new());
+            for number in 0..1000u32 {
+                let (host, left, done) = (host.clone(), Rc::clone(&left), Rc::clone(&done));
+                host.clone().spawn(async move {
+                    let mut stream = host.net().connect(address).await.unwrap();
+                    for round in 0..5u32 {
+                        let message = (number * 10 + round).to_be_bytes();
+                        write_all(&mut stream, &message).await.unwrap();
+                        let mut answer = [0; 16];
+                        assert_eq!(read_some(&mut stream, &mut answer).await.unwrap(), 4);
+                        assert_eq!(answer[..4], message);
+                    }
+                    stream.shutdown_write().unwrap();
+                    assert_eq!(read_some(&mut stream, &mut [0; 16]).await.unwrap(), 0);
+                    left.set(left.get() - 1);
+                    done.notify();
+                });
+            }
+            while left.get() > 0 {
+                done.notified().await;
+            }
+        });
+    }
+
+    #[test]
+    fn one_task_reads_and_writes_at_once_while_the_peer_is_slow() {
+        run_test(|host| async move {
+            let listener = host.net().listen(LOOPBACK.parse().unwrap()).unwrap();
+            let address = listener.local_address().unwrap();
+            let peer = std::thread::spawn(move || {
+                let mut socket = SystemStream::connect(address).unwrap();
+                // Writes first and reads late: our side must take in what comes while its own writes are stuck.
+                let sent = vec![3u8; 8 << 20];
+                socket.write_all(&sent).unwrap();
+                let mut received = vec![0; 8 << 20];
+                socket.read_exact(&mut received).unwrap();
+                received.iter().all(|&byte| byte == 4)
+            });
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let outgoing = vec![4u8; 8 << 20];
+            let (mut written, mut read) = (0, 0);
+            let mut buffer = vec![0; 65536];
+            poll_fn(|context| {
+                loop {
+                    let mut is_stuck = true;
+                    if written < outgoing.len()
+                        && let Poll::Ready(result) = stream.poll_write(context, &outgoing[written..])
+                    {
+                        written += result.unwrap();
+                        is_stuck = false;
+                    }
+                    if read < 8 << 20
+                        && let Poll::Ready(result) = stream.poll_read(context, &mut buffer)
+                    {
+                        read += result.unwrap();
+                        is_stuck = false;
+                    }
+                    if written == outgoing.len() && read == 8 << 20 {
+                        return Poll::Ready(());
+                    }
+                    if is_stuck {
+                        return Poll::Pending;
+                    }
+                }
+            })
+            .await;
+            assert!(peer.join().unwrap());
+        });
+    }
+
+    #[test]
+    fn a_dropped_stream_is_closed_for_the_peer_and_an_accepted_one_can_move() {
+        run_test(|host| async move {
+            let listener = host.net().listen(LOOPBACK.parse().unwrap()).unwrap();
+            let address = listener.local_address().unwrap();
+            let mut client = host.net().connect(address).await.unwrap();
+            let (accepted, _) = listener.accept().await.unwrap();
+            let socket = accepted.into_socket().unwrap();
+            assert!(socket.nodelay().unwrap());
+            let flags = crate::ring::system::descriptor_flags(&socket).unwrap();
+            assert_eq!(flags & libc::FD_CLOEXEC, libc::FD_CLOEXEC);
+            let other = std::thread::spawn(move || {
+                run_test(move |host| async move { echo(host.net().adopt(socket).unwrap()).await.unwrap() })
+            });
+            write_all(&mut client, b"hello").await.unwrap();
+            let mut answer = [0; 16];
+            assert_eq!(read_some(&mut client, &mut answer).await.unwrap(), 5);
+            client.shutdown_write().unwrap();
+            assert_eq!(read_some(&mut client, &mut answer).await.unwrap(), 0);
+            other.join().unwrap();
+
+            let mut second = host.net().connect(address).await.unwrap();
+            let (accepted, _) = listener.accept().await.unwrap();
+            drop(accepted);
+            let end = futures_lite::future::or(read_some(&mut second, &mut answer), async {
+                host.sleep_until(host.now() + Duration::from_secs(5)).await;
+                Err(io::ErrorKind::TimedOut.into())
+            });
+            assert_eq!(end.await.unwrap(), 0);
+        });
+    }
+
+    #[test]
+    fn connecting_to_a_closed_port_is_refused() {
+        run_test(|host| async move {
+            let address = bind(LOOPBACK.parse().unwrap()).unwrap().local_addr().unwrap();
+            let error = host.net().connect(address).await.err().unwrap();
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        });
+    }
+}

@@ -1,0 +1,256 @@
+//! System calls that std has no name for, each as a safe function. Knows nothing of rings, paths or modes.
+#![allow(unsafe_code)]
+
+use std::{
+    collections::BTreeSet,
+    fs::File,
+    io, mem,
+    net::{TcpListener, TcpStream},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+};
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    match result {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+fn signed(number: u64) -> io::Result<libc::off64_t> {
+    libc::off64_t::try_from(number).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))
+}
+
+/// Reserves blocks for bytes `0..len` and makes the file at least that long. Filesystems that cannot reserve are only
+/// lengthened.
+pub fn allocate(file: &File, len: u64) -> io::Result<()> {
+    let size = signed(len)?;
+    if size == 0 {
+        return Ok(());
+    }
+    // SAFETY: takes a descriptor that `file` keeps open, and numbers.
+    let result = check(unsafe { libc::fallocate64(file.as_raw_fd(), 0, 0, size) });
+    match result {
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+            if file.metadata()?.len() < len {
+                file.set_len(len)?;
+            }
+            Ok(())
+        }
+        result => result,
+    }
+}
+
+/// Starts writeback of a range and waits for it; neither metadata nor the device's cache are flushed.
+pub fn write_back(file: &File, offset: u64, len: u64) -> io::Result<()> {
+    let flags = libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+    // SAFETY: takes a descriptor that `file` keeps open, and numbers.
+    let result = check(unsafe { libc::sync_file_range(file.as_raw_fd(), signed(offset)?, signed(len)?, flags) });
+    match result {
+        // Not every filesystem can (ESPIPE, EINVAL, ENOSYS); since the call promises nothing, nothing is lost.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ESPIPE | libc::EINVAL | libc::ENOSYS)) => Ok(()),
+        result => result,
+    }
+}
+
+/// An exclusive lock on the whole file that belongs to the open file (F_OFD_SETLK); the error's kind is `WouldBlock`
+/// if another open file has it.
+pub fn lock_open_file(file: &File) -> io::Result<()> {
+    // SAFETY: `flock` is a plain C struct of integers, for which all zeros is a value.
+    let mut lock: libc::flock = unsafe { mem::zeroed() };
+    lock.l_type = libc::F_WRLCK as libc::c_short;
+    lock.l_whence = libc::SEEK_SET as libc::c_short;
+    // SAFETY: takes a descriptor that `file` keeps open and a pointer to a struct that outlives the call.
+    let result = check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &lock) });
+    match result {
+        // POSIX allows either code for a lock that somebody else has.
+        Err(error) if error.raw_os_error() == Some(libc::EACCES) => Err(io::ErrorKind::WouldBlock.into()),
+        result => result,
+    }
+}
+
+/// The flags that a file was opened with (F_GETFL).
+pub fn status_flags(file: impl AsFd) -> io::Result<libc::c_int> {
+    // SAFETY: takes a descriptor that is borrowed for the call.
+    match unsafe { libc::fcntl(file.as_fd().as_raw_fd(), libc::F_GETFL) } {
+        -1 => Err(io::Error::last_os_error()),
+        flags => Ok(flags),
+    }
+}
+
+/// Marks a descriptor to be closed on exec.
+pub fn set_close_on_exec(file: impl AsFd) -> io::Result<()> {
+    // SAFETY: takes a descriptor that is borrowed for the call.
+    check(unsafe { libc::fcntl(file.as_fd().as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) })
+}
+
+/// A second descriptor of what another owner has open.
+pub fn duplicate(owner: &impl AsRawFd) -> io::Result<OwnedFd> {
+    borrow(owner).try_clone_to_owned()
+}
+
+/// The descriptor that `owner` keeps open, borrowed for as long as the owner is.
+pub fn borrow<T: AsRawFd>(owner: &T) -> BorrowedFd<'_> {
+    // SAFETY: glommio's files and sockets own their descriptor and close it only when dropped or consumed, which the
+    // borrow of `owner` excludes.
+    unsafe { BorrowedFd::borrow_raw(owner.as_raw_fd()) }
+}
+
+/// Changes how many connections may wait to be accepted.
+pub fn set_backlog(listener: &TcpListener, connections: i32) -> io::Result<()> {
+    // SAFETY: takes a descriptor that `listener` keeps open, and a number.
+    check(unsafe { libc::listen(listener.as_raw_fd(), connections) })
+}
+
+/// Gives a listening socket to glommio.
+pub fn glommio_listener(listener: TcpListener) -> glommio::net::TcpListener {
+    use std::os::fd::{FromRawFd, IntoRawFd};
+    // SAFETY: the descriptor is a listening TCP socket and its ownership is passed on.
+    unsafe { glommio::net::TcpListener::from_raw_fd(listener.into_raw_fd()) }
+}
+
+/// Gives a connected socket to this core's glommio executor.
+pub fn glommio_stream(stream: TcpStream) -> glommio::net::TcpStream {
+    use std::os::fd::{FromRawFd, IntoRawFd};
+    // SAFETY: the descriptor is a connected TCP socket and its ownership is passed on.
+    unsafe { glommio::net::TcpStream::from_raw_fd(stream.into_raw_fd()) }
+}
+
+/// Fills `bytes` from the operating system's generator; waits for it to be seeded, early in a machine's life.
+pub fn random(bytes: &mut [u8]) -> io::Result<()> {
+    let mut filled = 0;
+    while filled < bytes.len() {
+        let rest = &mut bytes[filled..];
+        // SAFETY: the pointer and length are those of a slice that is ours to write.
+        match unsafe { libc::getrandom(rest.as_mut_ptr().cast(), rest.len(), 0) } {
+            -1 => {
+                let error = io::Error::last_os_error();
+                if error.kind() != io::ErrorKind::Interrupted {
+                    return Err(error);
+                }
+            }
+            count => filled += count as usize,
+        }
+    }
+    Ok(())
+}
+
+/// Soft and hard limit of a resource.
+pub fn resource_limit(resource: libc::__rlimit_resource_t) -> io::Result<(u64, u64)> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: takes a number and a pointer to a struct that outlives the call.
+    check(unsafe { libc::getrlimit(resource, &mut limit) })?;
+    Ok((limit.rlim_cur, limit.rlim_max))
+}
+
+/// Opens the smallest ring there is and closes it: the error tells why io_uring cannot be had.
+pub fn try_ring() -> io::Result<()> {
+    use std::os::fd::FromRawFd;
+    // `struct io_uring_params` has 120 bytes; all zeros asks for nothing special.
+    let mut parameters = [0u64; 15];
+    // SAFETY: the kernel reads and writes 120 bytes at the pointer, which outlives the call.
+    match unsafe { libc::syscall(libc::SYS_io_uring_setup, 2, parameters.as_mut_ptr()) } {
+        -1 => Err(io::Error::last_os_error()),
+        fd => {
+            // SAFETY: the descriptor is new and nobody else's.
+            drop(unsafe { OwnedFd::from_raw_fd(fd as RawFd) });
+            Ok(())
+        }
+    }
+}
+
+/// Numbers of the operations that io_uring knows here (IORING_REGISTER_PROBE).
+pub fn ring_operations() -> io::Result<Vec<u8>> {
+    use std::os::fd::FromRawFd;
+    const REGISTER_PROBE: libc::c_uint = 8;
+    const OPERATIONS_MAX: usize = 256;
+    const OPERATION_SUPPORTED: u16 = 1;
+    let mut parameters = [0u64; 15];
+    // SAFETY: as in `try_ring`.
+    let ring = match unsafe { libc::syscall(libc::SYS_io_uring_setup, 2, parameters.as_mut_ptr()) } {
+        -1 => return Err(io::Error::last_os_error()),
+        // SAFETY: the descriptor is new and nobody else's.
+        fd => unsafe { OwnedFd::from_raw_fd(fd as RawFd) },
+    };
+    // A head of 16 bytes, then 8 bytes per operation: number, reserved byte, flags (16 bits), reserved.
+    let mut answer = [0u64; 2 + OPERATIONS_MAX];
+    // SAFETY: the kernel writes at most the head and 256 operations at the pointer, which outlives the call.
+    let result = unsafe {
+        let pointer = answer.as_mut_ptr();
+        libc::syscall(
+            libc::SYS_io_uring_register,
+            ring.as_raw_fd(),
+            REGISTER_PROBE,
+            pointer,
+            OPERATIONS_MAX,
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let operations = answer[2..].iter().map(|word| word.to_ne_bytes());
+    let supported = operations.filter(|bytes| u16::from_ne_bytes([bytes[2], bytes[3]]) & OPERATION_SUPPORTED != 0);
+    Ok(supported.map(|bytes| bytes[0]).collect())
+}
+
+/// The cores that this thread may run on.
+pub fn affinity() -> io::Result<BTreeSet<usize>> {
+    let mut words = [0u64; AFFINITY_WORDS];
+    let len = mem::size_of_val(&words);
+    // SAFETY: the kernel writes at most `len` bytes at the pointer, which outlives the call.
+    if unsafe { libc::sched_getaffinity(0, len, words.as_mut_ptr().cast()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let is_set = |core: &usize| words[core / 64] >> (core % 64) & 1 == 1;
+    Ok((0..AFFINITY_WORDS * 64).filter(is_set).collect())
+}
+
+/// Keeps this thread to `cores`.
+pub fn set_affinity(cores: &BTreeSet<usize>) -> io::Result<()> {
+    let mut words = [0u64; AFFINITY_WORDS];
+    for &core in cores {
+        let word = words.get_mut(core / 64).ok_or(io::ErrorKind::InvalidInput)?;
+        *word |= 1 << (core % 64);
+    }
+    let len = mem::size_of_val(&words);
+    // SAFETY: the kernel reads `len` bytes at the pointer, which outlives the call.
+    check(unsafe { libc::sched_setaffinity(0, len, words.as_ptr().cast()) })
+}
+
+/// Words of a set of cores: 4,096 of them, the kernel's own limit on most builds (8,192 at most).
+const AFFINITY_WORDS: usize = 64;
+
+/// Whether the process may write to a directory or file (access with W_OK).
+pub fn may_write(path: &std::ffi::CStr) -> io::Result<()> {
+    // SAFETY: takes a pointer to a string that ends with zero and outlives the call.
+    check(unsafe { libc::access(path.as_ptr(), libc::W_OK | libc::X_OK) })
+}
+
+/// Device number of the filesystem that holds an open file.
+pub fn device_of(file: &File) -> io::Result<(u32, u32)> {
+    use std::os::unix::fs::MetadataExt;
+    let device = file.metadata()?.dev();
+    Ok((libc::major(device), libc::minor(device)))
+}
+
+/// An integer socket option.
+#[cfg(test)]
+pub fn socket_option(socket: &impl AsRawFd, level: libc::c_int, option: libc::c_int) -> io::Result<libc::c_int> {
+    let mut value: libc::c_int = 0;
+    let mut len = mem::size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: takes a descriptor that `socket` keeps open and pointers to an integer and its length.
+    check(unsafe { libc::getsockopt(socket.as_raw_fd(), level, option, (&raw mut value).cast(), &mut len) })?;
+    Ok(value)
+}
+
+/// The descriptor's own flags (F_GETFD).
+#[cfg(test)]
+pub fn descriptor_flags(file: impl AsFd) -> io::Result<libc::c_int> {
+    // SAFETY: takes a descriptor that is borrowed for the call.
+    match unsafe { libc::fcntl(file.as_fd().as_raw_fd(), libc::F_GETFD) } {
+        -1 => Err(io::Error::last_os_error()),
+        flags => Ok(flags),
+    }
+}
