@@ -1,1 +1,41 @@
-//! To be built.
+//! The tree on disk: bbolt's file format (version 2), with etcd's buckets, at `member/snap/db`.
+//!
+//! What is where: [`Backend`] belongs to the core that applies, and answers from memory and from the mapped file; the
+//! [`Store`] belongs to a thread of its own, and is the only one that writes the file. Between them go batches
+//! ([`SealedBatch`]) one way and roots ([`Pin`]) the other.
+//!
+//! ```text
+//!  home:   put, delete ─▶ open batch ──seal──▶ sealed batch ──StoreRequest::Commit──▶ store: plan, runs, meta
+//!          get, range  ◀─ open batch ◀ sealed batch ◀ root ◀──StoreEvent::Committed──────────────┘
+//! ```
+//!
+//! Page logic (`page`, `meta`, `cursor`, `node`, `commit`, `freelist`, `check`) is pure and works on byte slices; only
+//! `drive` and `open` touch files. Nothing here knows what a bucket's values mean, but for the three keys that
+//! [`hash`](HashReport) leaves out.
+//!
+//! Invariants: a page that a living root can reach is never written; the meta page is written when everything it leads
+//! to is durable; a batch is either whole in the tree or not there at all.
+
+mod batch;
+mod bucket;
+mod cursor;
+mod fault;
+mod home;
+mod messages;
+mod meta;
+mod page;
+mod range;
+mod root;
+
+pub use batch::{Batch, Key, SealedBatch};
+pub use bucket::{BUCKETS, Bucket};
+pub use cursor::Cursor;
+pub use fault::{Fault, FaultKind, OpenFault, StoreFault};
+pub use home::{Backend, View};
+pub use messages::{
+    CommitReport, DefragmentReport, HashReport, JobId, JobResult, Progress, StoreEvent, StoreJob, StoreOptions,
+    StoreRequest,
+};
+pub use meta::Meta;
+pub use range::Range;
+pub use root::{Pin, Root};

@@ -1,0 +1,218 @@
+//! One version of the tree: a meta, the mapping it is read through, and where each bucket begins.
+//!
+//! Whoever holds a [`Pin`] may read its version for as long as he likes, on any core. The store keeps a pin of each
+//! version that it made; a version of which it has the only one can be reached by nobody any more, and its pages are
+//! free for use. No message says so: the count in the pin does.
+
+use std::{ops::Deref, sync::Arc};
+
+use crate::host::Map;
+
+use super::{
+    bucket::{BUCKETS, Bucket},
+    cursor::Cursor,
+    fault::{Fault, FaultKind},
+    meta::Meta,
+    page::{BUCKET_FLAG, HEADER_LEN, Header, Page, u64_at},
+};
+
+/// Bytes of a bucket's header, at the start of its value in the root bucket.
+pub(super) const BUCKET_HEADER_LEN: usize = 16;
+
+/// The pages of one version, with every reference checked.
+#[derive(Clone)]
+pub(super) struct Pages<M> {
+    pub(super) map: M,
+    pub(super) page_size: usize,
+    pub(super) high_water: u64,
+}
+
+impl<M: Map> Pages<M> {
+    /// Bytes of the run that begins at a page, by its header.
+    #[inline]
+    pub(super) fn run(&self, id: u64) -> Result<&[u8], Fault> {
+        let fault = |kind| Fault {
+            page: id,
+            offset: id.saturating_mul(self.page_size as u64),
+            kind,
+        };
+        if id < 2 || id >= self.high_water {
+            return Err(fault(FaultKind::OutOfRange));
+        }
+        let offset = id * self.page_size as u64;
+        let header = Header::read(self.map.bytes(offset, HEADER_LEN)).ok_or(fault(FaultKind::OutOfRange))?;
+        if header.id != id {
+            return Err(fault(FaultKind::WrongId(header.id)));
+        }
+        let count = u64::from(header.overflow) + 1;
+        if count > self.high_water - id {
+            return Err(fault(FaultKind::OutOfRange));
+        }
+        Ok(self.map.bytes(offset, count as usize * self.page_size))
+    }
+
+    /// A leaf or branch.
+    #[inline]
+    pub(super) fn page(&self, id: u64) -> Result<Page<'_>, Fault> {
+        Page::parse(self.run(id)?, id, id * self.page_size as u64)
+    }
+}
+
+/// Where a bucket's tree begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BucketRoot {
+    /// The bucket is not there.
+    Absent,
+    /// A page of its own.
+    Page { id: u64, sequence: u64 },
+    /// Within the root bucket's leaf: where in the file, and how many bytes.
+    Inline {
+        outer: u64,
+        offset: u64,
+        len: usize,
+        sequence: u64,
+    },
+}
+
+impl BucketRoot {
+    /// Reads the value of a bucket's element in page `outer`, which lies at `offset` in the file.
+    pub(super) fn read(value: &[u8], outer: u64, offset: u64) -> Result<BucketRoot, Fault> {
+        let fault = Fault {
+            page: outer,
+            offset,
+            kind: FaultKind::BadBucket,
+        };
+        let id = u64_at(value, 0).ok_or(fault)?;
+        let sequence = u64_at(value, 8).ok_or(fault)?;
+        if id != 0 {
+            return Ok(BucketRoot::Page { id, sequence });
+        }
+        let len = value.len() - BUCKET_HEADER_LEN;
+        if len < HEADER_LEN {
+            return Err(fault);
+        }
+        Ok(BucketRoot::Inline {
+            outer,
+            offset: offset + BUCKET_HEADER_LEN as u64,
+            len,
+            sequence,
+        })
+    }
+}
+
+/// One version of the tree.
+pub struct Root<M: Map> {
+    pub(super) pages: Pages<M>,
+    pub(super) meta: Meta,
+    buckets: [BucketRoot; BUCKETS.len()],
+}
+
+impl<M: Map> Root<M> {
+    /// The version that `meta` stands for. The file has at least `meta.size()` bytes, and `map` room for them.
+    pub(super) fn new(map: M, meta: Meta) -> Result<Root<M>, Fault> {
+        assert!(map.capacity() >= meta.size());
+        let pages = Pages {
+            map,
+            page_size: meta.page_size as usize,
+            high_water: meta.high_water,
+        };
+        let mut root = Root {
+            pages,
+            meta,
+            buckets: [BucketRoot::Absent; BUCKETS.len()],
+        };
+        for bucket in BUCKETS {
+            root.buckets[bucket as usize] = root.find_bucket(bucket.name().as_bytes())?;
+        }
+        Ok(root)
+    }
+
+    /// A bucket by name, whether etcd's or not.
+    pub(super) fn find_bucket(&self, name: &[u8]) -> Result<BucketRoot, Fault> {
+        let mut cursor = self.root_cursor();
+        match cursor.seek(name)? {
+            Some(element) if element.key == name && element.flags & BUCKET_FLAG != 0 => self.bucket_root(&cursor),
+            _ => Ok(BucketRoot::Absent),
+        }
+    }
+
+    /// The bucket at which a cursor over the root bucket stands.
+    pub(super) fn bucket_root(&self, cursor: &Cursor<'_, M>) -> Result<BucketRoot, Fault> {
+        let Some((page, element)) = cursor.current()? else {
+            return Ok(BucketRoot::Absent);
+        };
+        let within = element.value.as_ptr() as usize - page.bytes().as_ptr() as usize;
+        let offset = page.id() * self.pages.page_size as u64 + within as u64;
+        BucketRoot::read(element.value, page.id(), offset)
+    }
+
+    /// A cursor over the root bucket, whose values are buckets.
+    pub(super) fn root_cursor(&self) -> Cursor<'_, M> {
+        let root = BucketRoot::Page {
+            id: self.meta.root,
+            sequence: self.meta.sequence,
+        };
+        Cursor::new(&self.pages, root)
+    }
+
+    /// Where a bucket begins.
+    pub(super) fn bucket(&self, bucket: Bucket) -> BucketRoot {
+        self.buckets[bucket as usize]
+    }
+
+    /// A cursor over a bucket.
+    pub fn cursor(&self, bucket: Bucket) -> Cursor<'_, M> {
+        Cursor::new(&self.pages, self.bucket(bucket))
+    }
+
+    /// A value of this version.
+    #[inline]
+    pub fn get(&self, bucket: Bucket, key: &[u8]) -> Result<Option<&[u8]>, Fault> {
+        let mut page = match self.bucket(bucket) {
+            BucketRoot::Absent => return Ok(None),
+            BucketRoot::Page { id, .. } => self.pages.page(id)?,
+            BucketRoot::Inline { outer, offset, len, .. } => {
+                Page::parse(self.pages.map.bytes(offset, len), outer, offset)?
+            }
+        };
+        for _ in 0..DEPTH_MAX {
+            if page.is_leaf() {
+                return match page.search(key)? {
+                    Ok(index) => Ok(Some(page.leaf(index)?.value)),
+                    Err(_) => Ok(None),
+                };
+            }
+            page = self.pages.page(page.child(page.child_index(key)?)?)?;
+        }
+        Err(page.fault(0, FaultKind::TooDeep))
+    }
+
+    /// The transaction that made this version.
+    pub fn txid(&self) -> u64 {
+        self.meta.txid
+    }
+
+    /// Bytes up to its last page in use.
+    pub fn size(&self) -> u64 {
+        self.meta.size()
+    }
+}
+
+/// Levels a tree can have. A branch has two children at least, but for hand-made files; 2^40 pages would be 4 PiB.
+pub(super) const DEPTH_MAX: usize = 40;
+
+/// Holds a version of the tree: while it lives, the pages of that version are not used for anything else.
+pub struct Pin<M: Map>(pub(super) Arc<Root<M>>);
+
+impl<M: Map> Clone for Pin<M> {
+    fn clone(&self) -> Pin<M> {
+        Pin(self.0.clone())
+    }
+}
+
+impl<M: Map> Deref for Pin<M> {
+    type Target = Root<M>;
+    fn deref(&self) -> &Root<M> {
+        &self.0
+    }
+}
