@@ -10,17 +10,42 @@
 //!
 //! The interface, as the replica and the services use it:
 //! - [`check`]: what a request must look like, asked before it is proposed; [`quota`]: what it costs.
-//! - `State::open(tree, restored, config) -> Result<State<T>, OpenFault>`.
-//! - `State::apply(at, data, now) -> Result<Applied, ApplyFault>`: a committed normal entry, in order.
-//! - `State::plan_conf_change(at, data) -> Result<ConfChangePlan, ApplyFault>`, then raft's own step with the plan's
-//!   `to_raft`, then `State::finish_conf_change(plan, conf_state) -> Applied`.
-//! - `State::seal()`: writes what must stand in the same commit as everything applied so far; call it, then hand the
-//!   tree's batch over.
-//! - `State::read_range`, `read_txn`, `lease_time_to_live`, `lease_leases`, `alarm_list`, `member_list`: reads that do
-//!   not pass the log. They answer with encoded responses.
-//! - `State::lessor()`, `members()`, `store()`, `tree()` and their `_mut` forms, for the leader's leases, peers,
-//!   compaction, hashes and the backend's commits.
+//! - [`State::open`]: over a tree, with the store that [`crate::mvcc::Restore`] rebuilt from it.
+//! - [`State::apply`]: a committed normal entry. [`State::plan_conf_change`] and [`State::finish_conf_change`]: around
+//!   raft's own step, for a committed configuration change.
+//! - [`State::seal`]: what must stand in the same commit as everything applied so far.
+//! - [`State::read_range`], [`State::read_txn`], [`State::lease_time_to_live`], [`State::lease_leases`],
+//!   [`State::alarm_list`], [`State::member_list`]: reads that do not pass the log, as encoded responses.
+//! - [`State::lessor_mut`], [`State::members`], [`State::store_and_tree`], [`State::tree_mut`]: for the leader's leases,
+//!   peers, compactions, hashes and the backend's commits.
 
-pub mod outcome;
-pub mod state;
-pub mod tree;
+mod alarm;
+pub mod check;
+mod compaction;
+mod compare;
+mod decode;
+mod delete_range;
+mod lease;
+mod member;
+mod outcome;
+mod overlap;
+mod put;
+pub mod quota;
+mod read;
+mod respond;
+mod state;
+mod tree;
+mod txn;
+mod view;
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
+pub use alarm::Alarms;
+pub use decode::fuzz_request;
+pub use outcome::{Answer, Applied, ApplyFault, ConfChangePlan, Effect, EntryAt};
+pub use state::{OpenFault, State, StateConfig, compaction_marks};
+pub use tree::Tree;
+pub use view::range_query;
