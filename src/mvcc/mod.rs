@@ -27,6 +27,8 @@ mod store;
 mod txn;
 
 #[cfg(test)]
+mod golden;
+#[cfg(test)]
 pub(crate) mod memory;
 #[cfg(test)]
 mod model;
