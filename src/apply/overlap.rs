@@ -10,6 +10,7 @@
 use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet},
+    ops::Bound,
 };
 
 use crate::base::Reject;
@@ -36,12 +37,13 @@ impl<'a> Deletes<'a> {
             return;
         }
         // Whatever begins at or before the new end and does not end before the new start melts into it.
-        while let Some((&other_start, other_end)) = self.0.range(..=&end[..]).next_back() {
+        while let Some((&other, other_end)) = self.up_to(&end) {
             if &other_end[..] < start {
                 break;
             }
-            start = start.min(other_start);
-            end = self.0.remove(other_start).expect("just found").max(end);
+            start = start.min(other);
+            let other_end = self.0.remove(other).expect("just found");
+            end = end.max(other_end);
         }
         self.0.insert(start, end);
     }
@@ -53,8 +55,12 @@ impl<'a> Deletes<'a> {
     }
 
     fn contains(&self, key: &[u8]) -> bool {
-        let before = self.0.range(..=key).next_back();
-        before.is_some_and(|(_, end)| key < &end[..])
+        self.up_to(key).is_some_and(|(_, end)| key < &end[..])
+    }
+
+    /// The last interval that does not begin behind `key`.
+    fn up_to(&self, key: &[u8]) -> Option<(&&'a [u8], &Cow<'a, [u8]>)> {
+        self.0.range::<[u8], _>((Bound::Unbounded, Bound::Included(key))).next_back()
     }
 }
 

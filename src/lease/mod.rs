@@ -150,7 +150,7 @@ impl Lessor {
         let hasher = FixedState::with_seed(config.hash_seed);
         Lessor {
             config,
-            leases: HashMap::with_hasher(hasher),
+            leases: HashMap::with_hasher(hasher.clone()),
             attachments: Attachments::new(hasher),
             primary: None,
         }

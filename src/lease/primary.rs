@@ -163,7 +163,8 @@ impl Lessor {
         if lease.remaining > 0 && primary.writes_checkpoints {
             return Renewal::ClearCheckpoint;
         }
-        let expiry = expiry_after(now, Duration::ZERO, lease.ttl);
+        let ttl = lease.ttl;
+        let expiry = expiry_after(now, Duration::ZERO, ttl);
         lease.expiry = Some(expiry);
         // Almost always later than the entry in the queue, which then finds out when it comes up. Earlier only after a
         // promotion, whose extension a renewal takes back.
@@ -175,7 +176,7 @@ impl Lessor {
                 .expiries
                 .note_stale(|at, id| leases.get(&id.0).is_some_and(|lease| lease.queued_at == at));
         }
-        Renewal::Renewed { ttl: lease_ttl(&self.leases, id) }
+        Renewal::Renewed { ttl }
     }
 
     /// Hands out leases that have ended, `limit` at most, for their revocation to be proposed. One that is still there

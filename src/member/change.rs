@@ -156,8 +156,10 @@ impl Membership {
     }
 
     fn check_peer_urls(&self, id: MemberId, peer_urls: &[String]) -> Result<(), Reject> {
-        let others = self.members().filter(|member| member.id != id);
-        let is_taken = |url: &String| others.clone().any(|member| member.peer_urls.contains(url));
+        let is_taken = |url: &String| {
+            let mut others = self.members().filter(|member| member.id != id);
+            others.any(|member| member.peer_urls.contains(url))
+        };
         match peer_urls.iter().any(is_taken) {
             true => Err(Reject::PeerUrlsExist),
             false => Ok(()),
