@@ -50,11 +50,15 @@ const TAG_HEADER: u32 = 100;
 
 /// The request in an entry's data, and the id that its proposer waits for (0 if it has none).
 pub(super) fn request(data: &Bytes) -> Result<(RequestId, Command), Malformed> {
-    match envelope(data) {
-        Ok(Some((id, tag, body))) => Ok((id, command(tag, body)?)),
-        Ok(None) => whole(InternalRaftRequest::decode(data.clone())?),
-        // Entries of old logs hold a v2 request without anything around it.
-        Err(Malformed) => v2(Request::decode(data.clone())?),
+    // Entries of old logs hold a v2 request without anything around it, which never reads as anything else: its method
+    // would have to be a message.
+    enveloped(data).or_else(|Malformed| v2(Request::decode(data.clone())?))
+}
+
+fn enveloped(data: &Bytes) -> Result<(RequestId, Command), Malformed> {
+    match envelope(data)? {
+        Some((id, tag, body)) => Ok((id, command(tag, body)?)),
+        None => whole(InternalRaftRequest::decode(data.clone())?),
     }
 }
 

@@ -145,7 +145,7 @@ impl<T: Tree> State<T> {
     /// the last snapshot on) may come again and change nothing. `now` is the leader's business alone: it says when
     /// leases end.
     pub fn apply(&mut self, at: EntryAt, data: Bytes, now: Monotonic) -> Result<Applied, ApplyFault> {
-        self.check_position(at)?;
+        self.begin_entry(at)?;
         if self.is_applied(at) {
             return Ok(Applied::default());
         }
@@ -157,9 +157,6 @@ impl<T: Tree> State<T> {
             });
         }
         let (request_id, command) = decode::request(&data).map_err(|_| ApplyFault::Malformed(at.index))?;
-        if at.term > self.header.term() {
-            self.header.set_term(at.term);
-        }
         let applied = self.apply_command(at, command, now)?;
         self.advance(at);
         Ok(Applied {
@@ -213,14 +210,18 @@ impl<T: Tree> State<T> {
         meta
     }
 
-    pub(super) fn check_position(&self, at: EntryAt) -> Result<(), ApplyFault> {
-        match at.index.0 <= self.applied.index.0 + 1 {
-            true => Ok(()),
-            false => Err(ApplyFault::Gap {
+    pub(super) fn begin_entry(&mut self, at: EntryAt) -> Result<(), ApplyFault> {
+        if at.index.0 > self.applied.index.0 + 1 {
+            return Err(ApplyFault::Gap {
                 applied: self.applied.index,
                 given: at.index,
-            }),
+            });
         }
+        // Answers show the term of their entry at least; that of raft may be ahead.
+        if at.term > self.header.term() {
+            self.header.set_term(at.term);
+        }
+        Ok(())
     }
 
     pub(super) fn is_applied(&self, at: EntryAt) -> bool {

@@ -1,0 +1,1 @@
+//! Random requests: against a map, against another batch split and restarts, and as mere bytes.
