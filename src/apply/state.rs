@@ -1,0 +1,404 @@
+//! The state of a member: the store, its leases, its members and alarms, over one tree; and how far it has come.
+
+use std::fmt;
+
+use bytes::Bytes;
+
+use super::{
+    alarm::Alarms,
+    decode::{self, Command},
+    member::restore_membership,
+    outcome::{Applied, ApplyFault, Effect, EntryAt},
+    quota,
+    respond::HeaderForm,
+    tree::Tree,
+};
+use crate::backend::Bucket;
+use crate::base::{ClusterId, LogIndex, MemberId, Monotonic, Reject, Term};
+use crate::lease::{self, Lessor, LessorConfig};
+use crate::member::{Membership, json};
+use crate::mvcc::{Commit, CompactionMarks, PreviousRecords, Restored, Store, decode_compaction_mark};
+use crate::wire::proto::etcdserverpb::{AlarmType, ResponseHeader};
+use crate::wire::proto::raftpb::ConfState;
+
+const META_INDEX: &[u8] = b"consistent_index";
+const META_TERM: &[u8] = b"term";
+const META_CONF_STATE: &[u8] = b"confState";
+pub(super) const META_SCHEDULED_COMPACTION: &[u8] = b"scheduledCompactRev";
+pub(super) const META_FINISHED_COMPACTION: &[u8] = b"finishedCompactRev";
+const AUTH_ENABLED: &[u8] = b"authEnabled";
+const AUTH_REVISION: &[u8] = b"authRevision";
+
+/// What a state is opened with.
+#[derive(Clone, Debug)]
+pub struct StateConfig {
+    /// The cluster, for headers.
+    pub cluster_id: ClusterId,
+    /// This member, for headers and to notice its own removal.
+    pub member_id: MemberId,
+    /// Bytes that the database may occupy; `None` for no quota. See [`quota::quota_bytes`].
+    pub quota_bytes: Option<u64>,
+    /// Learners that the cluster may have.
+    pub learners_max: usize,
+    /// Leases.
+    pub lease: LessorConfig,
+    /// The snapshot that the log begins after; index 0 for none.
+    pub snapshot: EntryAt,
+    /// The members as the snapshot has them, for judging configuration changes between it and the applied index again.
+    /// Empty without a snapshot.
+    pub snapshot_members: Membership,
+}
+
+/// Why a database cannot be opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OpenFault {
+    /// Authentication is on, which this release does not support.
+    AuthEnabled,
+    /// A bucket holds what cannot be read.
+    Unreadable(Bucket),
+}
+
+impl fmt::Display for OpenFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            OpenFault::AuthEnabled => write!(
+                f,
+                "authentication is enabled in this database, which ringd does not support yet; \
+                 disable it with etcd first"
+            ),
+            OpenFault::Unreadable(bucket) => write!(f, "bucket {:?} cannot be read", bucket.name()),
+        }
+    }
+}
+
+impl std::error::Error for OpenFault {}
+
+/// The marks of compactions, for rebuilding the store before the state is opened.
+pub fn compaction_marks<T: Tree>(tree: &T) -> CompactionMarks {
+    let mark = |key| decode_compaction_mark(&tree.value(Bucket::Meta, key)?);
+    CompactionMarks {
+        scheduled: mark(META_SCHEDULED_COMPACTION),
+        finished: mark(META_FINISHED_COMPACTION),
+    }
+}
+
+/// The replicated state machine of one member.
+pub struct State<T: Tree> {
+    pub(super) tree: T,
+    pub(super) store: Store,
+    pub(super) lessor: Lessor,
+    pub(super) members: Membership,
+    /// The members as of the last entry that was replayed, while the log is behind the tree.
+    pub(super) replayed: Membership,
+    pub(super) alarms: Alarms,
+    pub(super) config: StateConfig,
+    pub(super) header: HeaderForm,
+    pub(super) previous_records: PreviousRecords,
+    pub(super) conf_state: Option<ConfState>,
+    pub(super) is_conf_state_dirty: bool,
+    applied: EntryAt,
+    sealed: EntryAt,
+}
+
+impl<T: Tree> State<T> {
+    /// Opens the state over a tree. `restored` is the store rebuilt from the `key` bucket (see [`compaction_marks`]); a
+    /// compaction to resume stays the caller's.
+    pub fn open(mut tree: T, restored: Restored, config: StateConfig) -> Result<State<T>, OpenFault> {
+        open_auth(&mut tree)?;
+        let stored = EntryAt {
+            index: LogIndex(stored_number(&tree, META_INDEX)?),
+            term: Term(stored_number(&tree, META_TERM)?),
+        };
+        let conf_state = match tree.value(Bucket::Meta, META_CONF_STATE) {
+            Some(stored) => Some(json::parse_conf_state(&stored).ok_or(OpenFault::Unreadable(Bucket::Meta))?),
+            None => None,
+        };
+        let members =
+            restore_membership(&tree, conf_state.as_ref()).ok_or(OpenFault::Unreadable(Bucket::Members))?;
+        let mut alarm_keys = Vec::new();
+        tree.visit(Bucket::Alarm, &mut |key, _| alarm_keys.push(key.to_vec()));
+        let alarms = Alarms::restore(alarm_keys.iter().map(|key| &key[..]))
+            .map_err(|_| OpenFault::Unreadable(Bucket::Alarm))?;
+        let lessor = open_lessor(&tree, config.lease, &restored.attachments)?;
+        let applied = match stored.index >= config.snapshot.index {
+            true => stored,
+            false => config.snapshot,
+        };
+        Ok(State {
+            tree,
+            store: restored.store,
+            lessor,
+            members,
+            replayed: config.snapshot_members.clone(),
+            alarms,
+            header: HeaderForm::new(config.cluster_id, config.member_id, applied.term),
+            config,
+            previous_records: PreviousRecords::Skip,
+            conf_state,
+            is_conf_state_dirty: false,
+            applied,
+            sealed: stored,
+        })
+    }
+
+    /// Applies a committed normal entry. Entries come in order; those that were applied before (after a restart, from
+    /// the last snapshot on) may come again and change nothing. `now` is the leader's business alone: it says when
+    /// leases end.
+    pub fn apply(&mut self, at: EntryAt, data: Bytes, now: Monotonic) -> Result<Applied, ApplyFault> {
+        self.begin_entry(at)?;
+        if self.is_applied(at) {
+            return Ok(Applied::default());
+        }
+        if data.is_empty() {
+            self.advance(at);
+            return Ok(Applied {
+                effect: Some(Effect::TermBegun),
+                ..Applied::default()
+            });
+        }
+        let (request_id, command) = decode::request(&data).map_err(|_| ApplyFault::Malformed(at.index))?;
+        let applied = self.apply_command(at, command, now)?;
+        self.advance(at);
+        Ok(Applied {
+            request_id: Some(request_id),
+            ..applied
+        })
+    }
+
+    fn apply_command(&mut self, at: EntryAt, command: Command, now: Monotonic) -> Result<Applied, ApplyFault> {
+        Ok(match command {
+            Command::Put(request) => self.apply_put(&request),
+            Command::Txn(request) => self.apply_txn(&request),
+            Command::DeleteRange(request) => self.apply_delete_range(&request),
+            Command::Range(request) => match self.alarms.is_raised(AlarmType::Corrupt) {
+                true => Applied::refused(Reject::Corrupt),
+                false => Applied::answered(self.read_range(&request)),
+            },
+            Command::Compaction(request) => self.apply_compaction(&request),
+            Command::LeaseGrant(request) => self.apply_lease_grant(&request, now),
+            Command::LeaseRevoke(request) => self.apply_lease_revoke(&request),
+            Command::LeaseCheckpoint(request) => self.apply_lease_checkpoint(&request, now),
+            Command::Alarm(request) => self.apply_alarm(&request),
+            Command::ClusterVersionSet(request) => self.apply_cluster_version(at, &request.ver)?,
+            Command::ClusterMemberAttrSet(request) => {
+                let attributes = request.member_attributes.unwrap_or_default();
+                let id = MemberId(request.member_id);
+                self.apply_member_attributes(at, id, attributes.name, attributes.client_urls)?
+            }
+            Command::DowngradeInfoSet(request) => self.apply_downgrade(request.enabled, request.ver),
+            Command::V2(request) => self.apply_v2(at, &request)?,
+            Command::AuthChange => return Err(ApplyFault::AuthUnsupported(at.index)),
+            Command::Nothing => Applied::nothing(),
+        })
+    }
+
+    /// What must be committed together with everything applied so far: for the `meta` bucket, in the batch that is being
+    /// closed. Empty if nothing was applied since the last time.
+    pub fn seal(&mut self) -> Vec<(&'static [u8], Bytes)> {
+        let mut meta = Vec::new();
+        if self.sealed != self.applied && self.applied.index.0 > 0 {
+            meta.push((META_INDEX, number(self.applied.index.0)));
+            if self.applied.term.0 > 0 {
+                meta.push((META_TERM, number(self.applied.term.0)));
+            }
+            self.sealed = self.applied;
+        }
+        if let Some(conf_state) = self.conf_state.as_ref().filter(|_| self.is_conf_state_dirty) {
+            meta.push((META_CONF_STATE, json::conf_state(conf_state)));
+            self.is_conf_state_dirty = false;
+        }
+        meta
+    }
+
+    pub(super) fn begin_entry(&mut self, at: EntryAt) -> Result<(), ApplyFault> {
+        if at.index.0 > self.applied.index.0 + 1 {
+            return Err(ApplyFault::Gap {
+                applied: self.applied.index,
+                given: at.index,
+            });
+        }
+        // Answers show the term of their entry at least; that of raft may be ahead.
+        if at.term > self.header.term() {
+            self.header.set_term(at.term);
+        }
+        Ok(())
+    }
+
+    pub(super) fn is_applied(&self, at: EntryAt) -> bool {
+        at.index <= self.applied.index
+    }
+
+    pub(super) fn advance(&mut self, at: EntryAt) {
+        assert!(at.index.0 == self.applied.index.0 + 1);
+        self.applied = at;
+    }
+
+    /// Why nothing may be written that takes space, if so.
+    #[inline]
+    pub(super) fn write_gate(&self) -> Option<Reject> {
+        if self.alarms.is_raised(AlarmType::Corrupt) {
+            Some(Reject::Corrupt)
+        } else if self.alarms.is_raised(AlarmType::Nospace) {
+            Some(Reject::NoSpace)
+        } else {
+            None
+        }
+    }
+
+    #[inline]
+    pub(super) fn fits(&self, cost: u64) -> bool {
+        quota::fits(cost, self.tree.allocated_bytes(), self.config.quota_bytes)
+    }
+
+    /// What a write came to. One that did not fit is in place on every member, but its client is told that there is no
+    /// space, and an alarm is to keep the next ones out.
+    #[inline]
+    pub(super) fn written(&self, response: Bytes, commit: Option<Commit>, fits: bool) -> Applied {
+        Applied {
+            request_id: None,
+            answer: Some(if fits { Ok(response) } else { Err(Reject::NoSpace) }),
+            commit,
+            effect: (!fits).then_some(Effect::RaiseAlarm(AlarmType::Nospace)),
+        }
+    }
+
+    pub(super) fn header_message(&self) -> ResponseHeader {
+        self.header.message(self.store.current_revision())
+    }
+
+    /// The last entry that was applied.
+    pub fn applied(&self) -> EntryAt {
+        self.applied
+    }
+
+    /// raft's term as this member knows it, for headers.
+    pub fn set_raft_term(&mut self, term: Term) {
+        self.header.set_term(term);
+    }
+
+    /// An encoded response header at a revision; 0 for one that shows none.
+    pub fn encoded_header(&self, revision: i64) -> Bytes {
+        Bytes::copy_from_slice(self.header.at(revision).as_slice())
+    }
+
+    /// Whether events are to carry the records that they replace: whether any watcher asked for them.
+    pub fn set_previous_records(&mut self, previous: PreviousRecords) {
+        self.previous_records = previous;
+    }
+
+    /// raft's configuration at the applied index; `None` in databases of old releases.
+    pub fn conf_state(&self) -> Option<&ConfState> {
+        self.conf_state.as_ref()
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The store and the tree, for compactions, hashes and pins.
+    pub fn store_and_tree(&mut self) -> (&mut Store, &mut T) {
+        (&mut self.store, &mut self.tree)
+    }
+
+    /// The tree.
+    pub fn tree(&self) -> &T {
+        &self.tree
+    }
+
+    /// The tree, for its commits. What is written past the state machine is written on this member alone.
+    pub fn tree_mut(&mut self) -> &mut T {
+        &mut self.tree
+    }
+
+    /// The leases.
+    pub fn lessor(&self) -> &Lessor {
+        &self.lessor
+    }
+
+    /// The leases, for what only the primary does.
+    pub fn lessor_mut(&mut self) -> &mut Lessor {
+        &mut self.lessor
+    }
+
+    /// The cluster.
+    pub fn members(&self) -> &Membership {
+        &self.members
+    }
+
+    /// The alarms.
+    pub fn alarms(&self) -> &Alarms {
+        &self.alarms
+    }
+
+    /// What it was opened with.
+    pub fn config(&self) -> &StateConfig {
+        &self.config
+    }
+
+    /// Closes the state and gives the tree back.
+    pub fn into_tree(self) -> T {
+        self.tree
+    }
+}
+
+impl Applied {
+    /// Refused; nothing changed.
+    pub(super) fn refused(reject: Reject) -> Applied {
+        Applied::answered(Err(reject))
+    }
+
+    pub(super) fn answered(answer: super::outcome::Answer) -> Applied {
+        Applied {
+            answer: Some(answer),
+            ..Applied::default()
+        }
+    }
+
+    /// Nothing changed, and there is nothing to say.
+    pub(super) fn nothing() -> Applied {
+        Applied::answered(Ok(Bytes::new()))
+    }
+}
+
+/// A new database gets the first revision of users and roles, as etcd gives it.
+fn open_auth<T: Tree>(tree: &mut T) -> Result<(), OpenFault> {
+    if tree.value(Bucket::Auth, AUTH_ENABLED).is_some_and(|enabled| enabled[..] == [1]) {
+        return Err(OpenFault::AuthEnabled);
+    }
+    if tree.value(Bucket::Auth, AUTH_REVISION).is_none() {
+        tree.put(Bucket::Auth, AUTH_REVISION, number(1));
+    }
+    Ok(())
+}
+
+fn open_lessor<T: Tree>(
+    tree: &T,
+    config: LessorConfig,
+    attachments: &[(Bytes, crate::base::LeaseId)],
+) -> Result<Lessor, OpenFault> {
+    let mut lessor = Lessor::new(config);
+    let mut is_readable = true;
+    tree.visit(Bucket::Lease, &mut |_, value| match lease::record::decode(value) {
+        Some(stored) => lessor.restore(stored),
+        None => is_readable = false,
+    });
+    for (key, lease) in attachments {
+        lessor.attach(key, *lease);
+    }
+    is_readable.then_some(lessor).ok_or(OpenFault::Unreadable(Bucket::Lease))
+}
+
+fn stored_number<T: Tree>(tree: &T, key: &[u8]) -> Result<u64, OpenFault> {
+    match tree.value(Bucket::Meta, key) {
+        None => Ok(0),
+        Some(stored) => {
+            let bytes: [u8; 8] = stored[..].try_into().map_err(|_| OpenFault::Unreadable(Bucket::Meta))?;
+            Ok(u64::from_be_bytes(bytes))
+        }
+    }
+}
+
+fn number(number: u64) -> Bytes {
+    Bytes::copy_from_slice(&number.to_be_bytes())
+}

@@ -1,0 +1,8 @@
+//! The state machine's rules, one test for each; then against a model, and against itself.
+
+mod alarm;
+mod kv;
+mod lease;
+mod member;
+mod random;
+mod txn;

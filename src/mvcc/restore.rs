@@ -1,0 +1,144 @@
+//! The store from what the tree holds: the `key` bucket is read once, in order.
+
+use std::fmt;
+
+use bytes::Bytes;
+
+use super::{CompactionMarks, Index, Record, Store};
+use crate::base::{LeaseId, Revision};
+
+/// Leased puts remembered before those that were overwritten meanwhile are sorted out.
+const ATTACHMENTS_SIFTED_AT: usize = 64 * 1024;
+
+/// Why the bucket cannot be a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RestoreError {
+    /// A key that is no revision.
+    Key(Vec<u8>),
+    /// A key that is not above the one before.
+    Order(Revision),
+    /// A value that is no key-value, or not the one of a put or of a tombstone.
+    Record(Revision),
+}
+
+impl fmt::Display for RestoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RestoreError::Key(key) => write!(f, "the key bucket has a key that is no revision: {key:02x?}"),
+            RestoreError::Order(revision) => {
+                write!(f, "revision {}.{} is out of order", revision.main, revision.sub)
+            }
+            RestoreError::Record(revision) => {
+                write!(f, "the record at revision {}.{} is damaged", revision.main, revision.sub)
+            }
+        }
+    }
+}
+
+impl std::error::Error for RestoreError {}
+
+/// A store that is being rebuilt.
+pub struct Restore {
+    index: Index,
+    marks: CompactionMarks,
+    last: Revision,
+    attached: Vec<Attached>,
+    sift_at: usize,
+}
+
+struct Attached {
+    key: Bytes,
+    lease: LeaseId,
+    revision: Revision,
+}
+
+/// A rebuilt store, and what is to be done with it.
+pub struct Restored {
+    /// The store.
+    pub store: Store,
+    /// Keys and the leases they are attached to, in the order of the puts that did so.
+    pub attachments: Vec<(Bytes, LeaseId)>,
+    /// A compaction that was interrupted: the caller calls [`Store::compact`] with it, `previous_finished` false.
+    pub resume_compaction: Option<i64>,
+}
+
+impl Restore {
+    /// Begins with the marks of the meta bucket.
+    pub fn new(marks: CompactionMarks) -> Restore {
+        Restore {
+            index: Index::new(),
+            marks,
+            last: Revision::default(),
+            attached: Vec::new(),
+            sift_at: ATTACHMENTS_SIFTED_AT,
+        }
+    }
+
+    /// Takes the next entry of the `key` bucket.
+    pub fn feed(&mut self, bucket_key: &[u8], record: &[u8]) -> Result<(), RestoreError> {
+        let Some((revision, is_tombstone)) = Revision::decode(bucket_key) else {
+            return Err(RestoreError::Key(bucket_key.to_vec()));
+        };
+        if revision.main <= 0 || revision.sub < 0 || revision.sub > i64::from(u32::MAX) || revision <= self.last {
+            return Err(RestoreError::Order(revision));
+        }
+        self.last = revision;
+        let decoded = Record::decode(record).ok_or(RestoreError::Record(revision))?;
+        if is_tombstone {
+            self.index.restore_tombstone(decoded.key, revision);
+            return Ok(());
+        }
+        if decoded.version <= 0 || decoded.create_revision <= 0 || decoded.create_revision > revision.main {
+            return Err(RestoreError::Record(revision));
+        }
+        self.index
+            .restore_put(decoded.key, revision, decoded.create_revision, decoded.version);
+        if decoded.lease != LeaseId(0) {
+            self.attach(decoded.key, decoded.lease, revision);
+        }
+        Ok(())
+    }
+
+    /// Whether a put is still its key's newest change is known only later, so all are noted and sifted now and then.
+    fn attach(&mut self, key: &[u8], lease: LeaseId, revision: Revision) {
+        self.attached.push(Attached {
+            key: Bytes::copy_from_slice(key),
+            lease,
+            revision,
+        });
+        if self.attached.len() >= self.sift_at {
+            self.sift();
+            self.sift_at = ATTACHMENTS_SIFTED_AT.max(self.attached.len() * 2);
+        }
+    }
+
+    fn sift(&mut self) {
+        let index = &self.index;
+        self.attached.retain(|attached| {
+            index
+                .latest(&attached.key)
+                .is_some_and(|state| state.modified == attached.revision)
+        });
+    }
+
+    /// The store.
+    pub fn finish(mut self) -> Restored {
+        self.sift();
+        let compact_revision = self.marks.finished.unwrap_or(Store::NEVER_COMPACTED);
+        // The newest records may all have been compacted away: a tombstone is not kept beyond its own revision.
+        let current_revision = [Store::FIRST_REVISION, self.last.main, compact_revision]
+            .into_iter()
+            .chain(self.marks.scheduled)
+            .fold(0, i64::max);
+        let resume_compaction = self.marks.scheduled.filter(|scheduled| *scheduled > compact_revision);
+        Restored {
+            store: Store::assemble(self.index, current_revision, compact_revision),
+            attachments: self
+                .attached
+                .into_iter()
+                .map(|attached| (attached.key, attached.lease))
+                .collect(),
+            resume_compaction: resume_compaction.filter(|revision| *revision > 0),
+        }
+    }
+}
