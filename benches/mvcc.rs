@@ -96,7 +96,9 @@ fn restore_all(records: &BTreeMap<Revision, Bytes>, what: &str) -> Store {
     let begin = Instant::now();
     let mut restore = Restore::new(CompactionMarks::default());
     for (revision, record) in records {
-        restore.feed(&revision.encode(), record).expect("the bench's own records");
+        restore
+            .feed(&revision.encode(), record)
+            .expect("the bench's own records");
     }
     let store = restore.finish().store;
     report(what, records.len() as u64, begin);
@@ -104,7 +106,9 @@ fn restore_all(records: &BTreeMap<Revision, Bytes>, what: &str) -> Store {
 }
 
 fn main() {
-    let count: u64 = std::env::args().find_map(|argument| argument.parse().ok()).unwrap_or(2_000);
+    let count: u64 = std::env::args()
+        .find_map(|argument| argument.parse().ok())
+        .unwrap_or(2_000);
     let ordered: Vec<Vec<u8>> = (0..count).map(key).collect();
     let random: Vec<Vec<u8>> = shuffled(count).into_iter().map(key).collect();
     let key_bytes: usize = ordered.iter().map(Vec::len).sum();
@@ -114,7 +118,10 @@ fn main() {
     let mut store = Store::new();
     put_all(&mut store, &random, "put, new keys in random order");
     let bytes = ALLOCATED.load(Ordering::Relaxed) - before;
-    println!("memory of each key, the key included: {:.1} bytes", bytes as f64 / count as f64);
+    println!(
+        "memory of each key, the key included: {:.1} bytes",
+        bytes as f64 / count as f64
+    );
 
     let begin = Instant::now();
     for key in &random {
@@ -125,7 +132,10 @@ fn main() {
     let begin = Instant::now();
     let mut total = 0;
     for pair in random.chunks_exact(2) {
-        let (from, to) = (pair[0].clone().min(pair[1].clone()), pair[0].clone().max(pair[1].clone()));
+        let (from, to) = (
+            pair[0].clone().min(pair[1].clone()),
+            pair[0].clone().max(pair[1].clone()),
+        );
         total += store.count(Span::from_request(&from, &to));
     }
     report("count of a random span", count / 2, begin);
@@ -142,7 +152,9 @@ fn main() {
     report("range of 10 keys with its count", count, begin);
 
     let begin = Instant::now();
-    let result = store.range(&Forgetful, &RangeQuery::new(Span::all())).expect("the present can be read");
+    let result = store
+        .range(&Forgetful, &RangeQuery::new(Span::all()))
+        .expect("the present can be read");
     report("range of all, each key", result.items.len() as u64, begin);
 
     put_all(&mut store, &random, "put, second revision of each key");
@@ -159,7 +171,10 @@ fn main() {
     let mut store = Store::new();
     put_all(&mut store, &ordered, "put, new keys by number");
     let bytes = ALLOCATED.load(Ordering::Relaxed) - before;
-    println!("memory of each key, the key included: {:.1} bytes", bytes as f64 / count as f64);
+    println!(
+        "memory of each key, the key included: {:.1} bytes",
+        bytes as f64 / count as f64
+    );
     drop(store);
 
     for (keys, what) in [(&random, "restore, random order"), (&ordered, "restore, by number")] {

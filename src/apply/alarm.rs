@@ -13,7 +13,9 @@ use super::{
 };
 use crate::backend::Bucket;
 use crate::base::MemberId;
-use crate::wire::proto::etcdserverpb::{AlarmMember, AlarmRequest, AlarmResponse, AlarmType, alarm_request::AlarmAction};
+use crate::wire::proto::etcdserverpb::{
+    AlarmMember, AlarmRequest, AlarmResponse, AlarmType, alarm_request::AlarmAction,
+};
 
 /// The alarms that are raised.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -15,7 +15,11 @@ use crate::wire::proto::etcdserverpb::{
 pub fn range(request: &RangeRequest) -> Result<(), Reject> {
     check_key(&request.key)?;
     let is_known = SortOrder::try_from(request.sort_order).is_ok() && SortTarget::try_from(request.sort_target).is_ok();
-    if is_known { Ok(()) } else { Err(Reject::InvalidSortOption) }
+    if is_known {
+        Ok(())
+    } else {
+        Err(Reject::InvalidSortOption)
+    }
 }
 
 /// Checks a Put.
@@ -143,11 +147,17 @@ mod tests {
             ..PutRequest::default()
         };
         assert_eq!(put(&request), Err(Reject::ValueProvided));
-        let request = PutRequest { value: Bytes::new(), ..request };
+        let request = PutRequest {
+            value: Bytes::new(),
+            ..request
+        };
         assert_eq!(put(&request), Err(Reject::LeaseProvided));
         let request = PutRequest { lease: 0, ..request };
         assert_eq!(put(&request), Ok(()));
-        let request = PutRequest { key: Bytes::new(), ..request };
+        let request = PutRequest {
+            key: Bytes::new(),
+            ..request
+        };
         assert_eq!(put(&request), Err(Reject::EmptyKey));
         assert_eq!(delete_range(&DeleteRangeRequest::default()), Err(Reject::EmptyKey));
     }
@@ -165,13 +175,20 @@ mod tests {
             compare: vec![Compare::default(); 5],
             ..TxnRequest::default()
         };
-        assert_eq!(txn(&compares, 4), Err(Reject::TooManyOps), "the number is looked at before the keys");
+        assert_eq!(
+            txn(&compares, 4),
+            Err(Reject::TooManyOps),
+            "the number is looked at before the keys"
+        );
         assert_eq!(txn(&compares, 5), Err(Reject::EmptyKey));
     }
 
     #[test]
     fn operation_without_a_request_is_a_key_not_found() {
-        assert_eq!(txn(&success(vec![RequestOp { request: None }]), 9), Err(Reject::KeyNotFound));
+        assert_eq!(
+            txn(&success(vec![RequestOp { request: None }]), 9),
+            Err(Reject::KeyNotFound)
+        );
     }
 
     #[test]

@@ -21,7 +21,8 @@ impl<T: Tree> State<T> {
         match self.store.compact(request.revision, is_previous_finished) {
             Ok(compaction) => {
                 let mark = encode_compaction_mark(request.revision);
-                self.tree.put(Bucket::Meta, META_SCHEDULED_COMPACTION, mark.to_vec().into());
+                self.tree
+                    .put(Bucket::Meta, META_SCHEDULED_COMPACTION, mark.to_vec().into());
                 let header = self.header.at(self.store.current_revision());
                 Applied {
                     answer: Some(Ok(respond::header_only(&header))),

@@ -30,8 +30,14 @@ fn holds<V: View>(view: &V, compare: &Compare) -> bool {
         return holds_for_missing(compare);
     }
     found.items.iter().all(|item| {
-        let record = view.records().record(item.modified).expect("an indexed put has its record");
-        holds_for_record(compare, &Record::decode(record).expect("records are encoded key-values"))
+        let record = view
+            .records()
+            .record(item.modified)
+            .expect("an indexed put has its record");
+        holds_for_record(
+            compare,
+            &Record::decode(record).expect("records are encoded key-values"),
+        )
     })
 }
 
@@ -45,8 +51,14 @@ fn holds_for<V: View>(view: &V, compare: &Compare, state: &KeyState) -> bool {
     };
     match CompareTarget::try_from(compare.target) {
         Ok(CompareTarget::Value | CompareTarget::Lease) => {
-            let record = view.records().record(state.modified).expect("an indexed put has its record");
-            holds_for_record(compare, &Record::decode(record).expect("records are encoded key-values"))
+            let record = view
+                .records()
+                .record(state.modified)
+                .expect("an indexed put has its record");
+            holds_for_record(
+                compare,
+                &Record::decode(record).expect("records are encoded key-values"),
+            )
         }
         _ => holds_for_record(compare, &known),
     }
@@ -70,22 +82,34 @@ fn holds_for_record(compare: &Compare, record: &Record<'_>) -> bool {
             };
             record.value.cmp(value)
         }
-        Ok(CompareTarget::Create) => number(record.create_revision, match given {
-            Some(TargetUnion::CreateRevision(revision)) => Some(*revision),
-            _ => None,
-        }),
-        Ok(CompareTarget::Mod) => number(record.mod_revision, match given {
-            Some(TargetUnion::ModRevision(revision)) => Some(*revision),
-            _ => None,
-        }),
-        Ok(CompareTarget::Version) => number(record.version, match given {
-            Some(TargetUnion::Version(version)) => Some(*version),
-            _ => None,
-        }),
-        Ok(CompareTarget::Lease) => number(record.lease.0, match given {
-            Some(TargetUnion::Lease(lease)) => Some(*lease),
-            _ => None,
-        }),
+        Ok(CompareTarget::Create) => number(
+            record.create_revision,
+            match given {
+                Some(TargetUnion::CreateRevision(revision)) => Some(*revision),
+                _ => None,
+            },
+        ),
+        Ok(CompareTarget::Mod) => number(
+            record.mod_revision,
+            match given {
+                Some(TargetUnion::ModRevision(revision)) => Some(*revision),
+                _ => None,
+            },
+        ),
+        Ok(CompareTarget::Version) => number(
+            record.version,
+            match given {
+                Some(TargetUnion::Version(version)) => Some(*version),
+                _ => None,
+            },
+        ),
+        Ok(CompareTarget::Lease) => number(
+            record.lease.0,
+            match given {
+                Some(TargetUnion::Lease(lease)) => Some(*lease),
+                _ => None,
+            },
+        ),
         Err(_) => Ordering::Equal,
     };
     match CompareResult::try_from(compare.result) {

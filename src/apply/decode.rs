@@ -10,7 +10,9 @@ use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_f
 
 use crate::base::RequestId;
 use crate::wire::proto::etcdserverpb::*;
-use crate::wire::proto::membershippb::{ClusterMemberAttrSetRequest, ClusterVersionSetRequest, DowngradeInfoSetRequest};
+use crate::wire::proto::membershippb::{
+    ClusterMemberAttrSetRequest, ClusterVersionSetRequest, DowngradeInfoSetRequest,
+};
 
 /// A request of the log.
 #[derive(Clone, Debug, PartialEq)]
@@ -228,8 +230,14 @@ mod tests {
             put: Some(put.clone()),
             ..InternalRaftRequest::default()
         };
-        assert_eq!(round_trip(message.clone()), Ok((RequestId(9), Command::Put(put.clone()))));
-        assert_eq!(round_trip(InternalRaftRequest { id: 5, ..message }), Ok((RequestId(5), Command::Put(put))));
+        assert_eq!(
+            round_trip(message.clone()),
+            Ok((RequestId(9), Command::Put(put.clone())))
+        );
+        assert_eq!(
+            round_trip(InternalRaftRequest { id: 5, ..message }),
+            Ok((RequestId(5), Command::Put(put)))
+        );
     }
 
     #[test]
@@ -265,7 +273,10 @@ mod tests {
             range: Some(RangeRequest::default()),
             ..InternalRaftRequest::default()
         };
-        assert_eq!(round_trip(message), Ok((RequestId(0), Command::Range(RangeRequest::default()))));
+        assert_eq!(
+            round_trip(message),
+            Ok((RequestId(0), Command::Range(RangeRequest::default())))
+        );
         assert_eq!(round_trip(InternalRaftRequest::default()), Err(Malformed));
     }
 }

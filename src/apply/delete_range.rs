@@ -40,8 +40,13 @@ pub(super) fn delete_range<T: Tree>(
     let previous: Vec<Bytes> = match request.prev_kv {
         false => Vec::new(),
         true => {
-            let records = outcome.deleted.iter().map(|deleted| txn.record_bytes(deleted.previous.modified));
-            records.map(|record| record.expect("an indexed put has its record")).collect()
+            let records = outcome
+                .deleted
+                .iter()
+                .map(|deleted| txn.record_bytes(deleted.previous.modified));
+            records
+                .map(|record| record.expect("an indexed put has its record"))
+                .collect()
         }
     };
     respond::delete_range_response(&header_at(outcome.revision), outcome.deleted.len(), &previous)

@@ -66,7 +66,10 @@ impl<T: Tree> State<T> {
         let cluster_stores = self.members.version().is_some_and(|version| version.is_at_least(3, 6));
         for checkpoint in &request.checkpoints {
             let id = LeaseId(checkpoint.id);
-            if let Some(stored) = self.lessor.checkpoint(id, checkpoint.remaining_ttl, cluster_stores, now) {
+            if let Some(stored) = self
+                .lessor
+                .checkpoint(id, checkpoint.remaining_ttl, cluster_stores, now)
+            {
                 self.tree.put(Bucket::Lease, &record::key(id), stored);
             }
         }

@@ -33,7 +33,11 @@ impl<T: Tree> State<T> {
         let request_id = RequestId(to_raft.id());
         let change = MemberChange::parse(&to_raft).map_err(|fault| ApplyFault::ConfChange(at.index, fault))?;
         // What was applied before is judged by the members there were then.
-        let members = if self.is_applied(at) { &self.replayed } else { &self.members };
+        let members = if self.is_applied(at) {
+            &self.replayed
+        } else {
+            &self.members
+        };
         let verdict = members.check_change(&change, self.config.learners_max);
         if verdict.is_err() {
             to_raft.node_id = Some(0);
@@ -83,7 +87,11 @@ impl<T: Tree> State<T> {
         Applied {
             request_id: Some(plan.request_id),
             answer: Some(Ok(self.member_response(&plan.change))),
-            effect: Some(if removed_self { Effect::RemovedSelf } else { Effect::MembersChanged }),
+            effect: Some(if removed_self {
+                Effect::RemovedSelf
+            } else {
+                Effect::MembersChanged
+            }),
             ..Applied::default()
         }
     }
@@ -107,7 +115,12 @@ impl<T: Tree> State<T> {
                     client_ur_ls: Vec::new(),
                     ..member.to_proto()
                 });
-                MemberAddResponse { header, member, members }.encode_to_vec()
+                MemberAddResponse {
+                    header,
+                    member,
+                    members,
+                }
+                .encode_to_vec()
             }
             MemberChange::Promote(_) => MemberPromoteResponse { header, members }.encode_to_vec(),
             MemberChange::Remove(_) => MemberRemoveResponse { header, members }.encode_to_vec(),
@@ -124,8 +137,7 @@ impl<T: Tree> State<T> {
     }
 
     pub(super) fn apply_cluster_version(&mut self, at: EntryAt, text: &str) -> Result<Applied, ApplyFault> {
-        let version =
-            ClusterVersion::parse(text).ok_or_else(|| ApplyFault::BadVersion(at.index, text.to_owned()))?;
+        let version = ClusterVersion::parse(text).ok_or_else(|| ApplyFault::BadVersion(at.index, text.to_owned()))?;
         let stored = Bytes::from(version.to_string());
         self.tree.put(Bucket::Cluster, CLUSTER_VERSION, stored);
         let is_change = self.members.set_version(version);
@@ -184,8 +196,7 @@ impl<T: Tree> State<T> {
         let Some(id) = v2_attributes_path(&request.path) else {
             return Ok(Applied::nothing());
         };
-        let (name, client_urls) =
-            json::parse_attributes(&request.val).ok_or(ApplyFault::Malformed(at.index))?;
+        let (name, client_urls) = json::parse_attributes(&request.val).ok_or(ApplyFault::Malformed(at.index))?;
         self.apply_member_attributes(at, id, name, client_urls)
     }
 }
@@ -199,16 +210,20 @@ fn v2_attributes_path(path: &str) -> Option<MemberId> {
 /// What the buckets say of the cluster; `None` where they cannot be read.
 pub(super) fn restore_membership<T: Tree>(tree: &T, conf_state: Option<&ConfState>) -> Option<Membership> {
     let (mut members, mut removed, mut is_readable) = (Vec::new(), Vec::new(), true);
-    tree.visit(Bucket::Members, &mut |key, value| {
-        match (json::parse_member_key(key), json::parse_member(value)) {
+    tree.visit(
+        Bucket::Members,
+        &mut |key, value| match (json::parse_member_key(key), json::parse_member(value)) {
             (Some(id), Some((member, _))) => members.push(Member { id, ..member }),
             _ => is_readable = false,
-        }
-    });
-    tree.visit(Bucket::MembersRemoved, &mut |key, _| match json::parse_member_key(key) {
-        Some(id) => removed.push(id),
-        None => is_readable = false,
-    });
+        },
+    );
+    tree.visit(
+        Bucket::MembersRemoved,
+        &mut |key, _| match json::parse_member_key(key) {
+            Some(id) => removed.push(id),
+            None => is_readable = false,
+        },
+    );
     let version = match tree.value(Bucket::Cluster, CLUSTER_VERSION) {
         Some(text) => Some(std::str::from_utf8(&text).ok().and_then(ClusterVersion::parse)?),
         None => None,

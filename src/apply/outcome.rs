@@ -140,7 +140,10 @@ impl fmt::Display for ApplyFault {
                 write!(f, "log entry {index} is about member {member:x}, which never was one")
             }
             ApplyFault::BadVersion(index, version) => {
-                write!(f, "log entry {index} sets the cluster version to {version:?}, which is none")
+                write!(
+                    f,
+                    "log entry {index} sets the cluster version to {version:?}, which is none"
+                )
             }
         }
     }

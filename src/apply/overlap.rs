@@ -60,7 +60,9 @@ impl<'a> Deletes<'a> {
 
     /// The last interval that does not begin behind `key`.
     fn up_to(&self, key: &[u8]) -> Option<(&&'a [u8], &Cow<'a, [u8]>)> {
-        self.0.range::<[u8], _>((Bound::Unbounded, Bound::Included(key))).next_back()
+        self.0
+            .range::<[u8], _>((Bound::Unbounded, Bound::Included(key)))
+            .next_back()
     }
 }
 
@@ -149,8 +151,16 @@ mod tests {
         assert_eq!(check(&[delete("a", "c"), put("b")]), duplicate);
         assert_eq!(check(&[delete("a", "c"), put("c")]), Ok(()));
         assert_eq!(check(&[delete("c", "a"), put("b")]), Ok(()));
-        assert_eq!(check(&[delete("a", "c"), delete("b", "d")]), Ok(()), "deletes may overlap");
-        assert_eq!(check(&[delete("a", "\0"), put("b")]), Ok(()), "an open end counts against nothing");
+        assert_eq!(
+            check(&[delete("a", "c"), delete("b", "d")]),
+            Ok(()),
+            "deletes may overlap"
+        );
+        assert_eq!(
+            check(&[delete("a", "\0"), put("b")]),
+            Ok(()),
+            "an open end counts against nothing"
+        );
     }
 
     #[test]
@@ -158,13 +168,20 @@ mod tests {
         let duplicate = Err(Reject::DuplicateKey);
         assert_eq!(check(&[txn(vec![put("a")], vec![put("a")])]), Ok(()));
         assert_eq!(check(&[txn(vec![put("a")], vec![delete("a", "")])]), Ok(()));
-        assert_eq!(check(&[txn(vec![put("a")], vec![]), txn(vec![], vec![put("a")])]), duplicate);
+        assert_eq!(
+            check(&[txn(vec![put("a")], vec![]), txn(vec![], vec![put("a")])]),
+            duplicate
+        );
         assert_eq!(check(&[txn(vec![put("a")], vec![]), put("a")]), duplicate);
         assert_eq!(check(&[txn(vec![put("b")], vec![]), delete("a", "c")]), duplicate);
         assert_eq!(check(&[txn(vec![], vec![delete("a", "c")]), put("b")]), duplicate);
         let (deletes, puts) = (txn(vec![delete("a", "c")], vec![]), txn(vec![put("b")], vec![]));
         assert_eq!(check(&[deletes.clone(), puts.clone()]), duplicate);
-        assert_eq!(check(&[puts, deletes]), Ok(()), "deletes of later neighbours do not count");
+        assert_eq!(
+            check(&[puts, deletes]),
+            Ok(()),
+            "deletes of later neighbours do not count"
+        );
     }
 
     proptest! {

@@ -55,7 +55,11 @@ pub(super) fn put<T: Tree>(
     let kept = previous.as_ref().map_or(Record::default(), |record| {
         Record::decode(record).expect("records are encoded key-values")
     });
-    let value = if request.ignore_value { kept.value } else { &request.value };
+    let value = if request.ignore_value {
+        kept.value
+    } else {
+        &request.value
+    };
     let lease = if request.ignore_lease { kept.lease } else { lease };
     txn.put(&request.key, value, lease);
     lessor.attach(&request.key, lease);

@@ -177,7 +177,11 @@ mod tests {
         for revision in [0, 1, 128, i64::MAX] {
             let header = Some(form.message(revision));
             for prev_kv in [None, Some(kv.clone())] {
-                let expected = PutResponse { header, prev_kv: prev_kv.clone() }.encode_to_vec();
+                let expected = PutResponse {
+                    header,
+                    prev_kv: prev_kv.clone(),
+                }
+                .encode_to_vec();
                 let previous = prev_kv.map(|_| record.clone());
                 assert_eq!(put_response(&form.at(revision), previous.as_ref())[..], expected);
             }

@@ -113,12 +113,11 @@ impl<T: Tree> State<T> {
             Some(stored) => Some(json::parse_conf_state(&stored).ok_or(OpenFault::Unreadable(Bucket::Meta))?),
             None => None,
         };
-        let members =
-            restore_membership(&tree, conf_state.as_ref()).ok_or(OpenFault::Unreadable(Bucket::Members))?;
+        let members = restore_membership(&tree, conf_state.as_ref()).ok_or(OpenFault::Unreadable(Bucket::Members))?;
         let mut alarm_keys = Vec::new();
         tree.visit(Bucket::Alarm, &mut |key, _| alarm_keys.push(key.to_vec()));
-        let alarms = Alarms::restore(alarm_keys.iter().map(|key| &key[..]))
-            .map_err(|_| OpenFault::Unreadable(Bucket::Alarm))?;
+        let alarms =
+            Alarms::restore(alarm_keys.iter().map(|key| &key[..])).map_err(|_| OpenFault::Unreadable(Bucket::Alarm))?;
         let lessor = open_lessor(&tree, config.lease, &restored.attachments)?;
         let applied = match stored.index >= config.snapshot.index {
             true => stored,
@@ -363,7 +362,10 @@ impl Applied {
 
 /// A new database gets the first revision of users and roles, as etcd gives it.
 fn open_auth<T: Tree>(tree: &mut T) -> Result<(), OpenFault> {
-    if tree.value(Bucket::Auth, AUTH_ENABLED).is_some_and(|enabled| enabled[..] == [1]) {
+    if tree
+        .value(Bucket::Auth, AUTH_ENABLED)
+        .is_some_and(|enabled| enabled[..] == [1])
+    {
         return Err(OpenFault::AuthEnabled);
     }
     if tree.value(Bucket::Auth, AUTH_REVISION).is_none() {
@@ -386,7 +388,9 @@ fn open_lessor<T: Tree>(
     for (key, lease) in attachments {
         lessor.attach(key, *lease);
     }
-    is_readable.then_some(lessor).ok_or(OpenFault::Unreadable(Bucket::Lease))
+    is_readable
+        .then_some(lessor)
+        .ok_or(OpenFault::Unreadable(Bucket::Lease))
 }
 
 fn stored_number<T: Tree>(tree: &T, key: &[u8]) -> Result<u64, OpenFault> {

@@ -152,7 +152,10 @@ impl Rig {
 
     pub(crate) fn apply(&mut self, request: InternalRaftRequest) -> Applied {
         let at = self.next();
-        let request = InternalRaftRequest { id: at.index.0, ..request };
+        let request = InternalRaftRequest {
+            id: at.index.0,
+            ..request
+        };
         let applied = self.state.apply(at, request.encode_to_vec().into(), self.now);
         applied.expect("a sound entry")
     }
@@ -167,7 +170,10 @@ impl Rig {
     }
 
     pub(crate) fn range(&self, key: &str) -> RangeResponse {
-        let answer = self.state.read_range(&range_request(key)).expect("the present is readable");
+        let answer = self
+            .state
+            .read_range(&range_request(key))
+            .expect("the present is readable");
         RangeResponse::decode(answer).expect("a response")
     }
 

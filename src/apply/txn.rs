@@ -68,7 +68,10 @@ impl<T: Tree> State<T> {
 
     /// Answers a Txn that changes nothing ([`check::is_txn_read_only`]) from the present state.
     pub fn read_txn(&self, request: &TxnRequest) -> Answer {
-        assert!(check::is_txn_read_only(request), "a transaction that writes passes the log");
+        assert!(
+            check::is_txn_read_only(request),
+            "a transaction that writes passes the log"
+        );
         let path = self.txn_path(request)?;
         self.read_txn_on(request, &path)
     }
@@ -163,7 +166,10 @@ struct Executor<'a, 'store, 'path, T: Tree> {
 impl<T: Tree> Executor<'_, '_, '_, T> {
     /// One transaction: which branch was taken, and its encoded `responses`.
     fn branch(&mut self, request: &TxnRequest) -> (bool, Vec<u8>) {
-        let succeeded = *self.path.next().expect("the path has a step for each transaction on it");
+        let succeeded = *self
+            .path
+            .next()
+            .expect("the path has a step for each transaction on it");
         let mut responses = Vec::new();
         for op in branch_ops(request, succeeded) {
             match &op.request {
@@ -195,7 +201,12 @@ impl<T: Tree> Executor<'_, '_, '_, T> {
 fn range_response<V: View>(view: &V, request: &RangeRequest) -> Answer {
     let result = view.range(&range_query(request))?;
     let header = Header::nested(result.revision);
-    Ok(encode_range_response(view.records(), header.as_slice(), &result, request.keys_only))
+    Ok(encode_range_response(
+        view.records(),
+        header.as_slice(),
+        &result,
+        request.keys_only,
+    ))
 }
 
 /// Appends a response to `responses`, as the `ResponseOp` of a `TxnResponse`.

@@ -1,7 +1,9 @@
 //! Reading within and outside a write transaction, for code that does either.
 
 use crate::base::Reject;
-use crate::mvcc::{KeyState, RangeQuery, RangeResult, RecordSink, Records, SortOrder, SortTarget, Span, Store, WriteTxn};
+use crate::mvcc::{
+    KeyState, RangeQuery, RangeResult, RecordSink, Records, SortOrder, SortTarget, Span, Store, WriteTxn,
+};
 use crate::wire::proto::etcdserverpb::{
     RangeRequest,
     range_request::{SortOrder as ProtoOrder, SortTarget as ProtoTarget},

@@ -160,6 +160,11 @@ impl<M: Map> Root<M> {
         self.buckets[bucket as usize]
     }
 
+    /// Whether the file has a bucket; one without keys is there too.
+    pub fn has_bucket(&self, bucket: Bucket) -> bool {
+        !matches!(self.bucket(bucket), BucketRoot::Absent)
+    }
+
     /// A cursor over a bucket.
     pub fn cursor(&self, bucket: Bucket) -> Cursor<'_, M> {
         Cursor::new(&self.pages, self.bucket(bucket))

@@ -33,6 +33,7 @@ pub use duration::{DurationError, format_duration, parse_duration};
 pub use feature::{FEATURES, Feature, FeatureGates, Stage};
 pub use help::{help_text, usage_text};
 pub use url::{Scheme, Url, UrlError, parse_urls};
+pub use validate::verify_bootstrap;
 
 /// A member's name to its peer URLs (sorted).
 pub type InitialCluster = BTreeMap<String, Vec<Url>>;

@@ -17,7 +17,11 @@ impl Lessor {
             let Some((at, id)) = primary.checkpoints.pop_due(now) else {
                 break;
             };
-            let Some(lease) = self.leases.get_mut(&id.0).filter(|lease| lease.checkpoint_at == Some(at)) else {
+            let Some(lease) = self
+                .leases
+                .get_mut(&id.0)
+                .filter(|lease| lease.checkpoint_at == Some(at))
+            else {
                 primary.checkpoints.forget_stale();
                 continue;
             };

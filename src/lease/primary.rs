@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use super::queue::Queue;
-use super::{
-    CHECKPOINT_INTERVAL, Lease, Leases, Lessor, REVOKE_RETRY, REVOKES_PER_SECOND,
-};
+use super::{CHECKPOINT_INTERVAL, Lease, Leases, Lessor, REVOKE_RETRY, REVOKES_PER_SECOND};
 use crate::base::{LeaseId, Monotonic};
 
 /// What became of a renewal.

@@ -37,7 +37,11 @@ fn shortest_ttl_is_one_and_a_half_election_timeouts_rounded_up() {
     let heartbeat = Duration::from_millis(100);
     assert_eq!(ttl_floor_seconds(10, heartbeat), 2);
     assert_eq!(ttl_floor_seconds(20, heartbeat), 3);
-    assert_eq!(ttl_floor_seconds(21, heartbeat), 4, "31 heartbeats: the half tick is dropped");
+    assert_eq!(
+        ttl_floor_seconds(21, heartbeat),
+        4,
+        "31 heartbeats: the half tick is dropped"
+    );
     assert_eq!(ttl_floor_seconds(10, SECOND), 15);
     assert_eq!(ttl_floor_seconds(0, SECOND), 0);
 }
@@ -52,7 +56,10 @@ fn only_the_primary_renews_and_expires() {
     assert_eq!(lessor.next_expiry(), None);
     lessor.promote(SECOND, at(10.0));
     assert_eq!(lessor.renew(LeaseId(9), at(10.0)), Renewal::NotFound);
-    assert!(lessor.expired(at(15.9), 10).is_empty(), "the TTL runs anew, with the extension");
+    assert!(
+        lessor.expired(at(15.9), 10).is_empty(),
+        "the TTL runs anew, with the extension"
+    );
     assert_eq!(lessor.renew(id, at(15.9)), Renewal::Renewed { ttl: 5 });
     assert!(lessor.expired(at(20.8), 10).is_empty());
     assert_eq!(ids(&lessor.expired(at(20.9), 10)), [1]);
@@ -152,7 +159,11 @@ fn keys_belong_to_one_lease_at_most() {
     lessor.detach(b"x");
     assert_eq!(lessor.lease_of(b"b"), LeaseId(2));
     assert_eq!(lessor.lease_of(b"a"), LeaseId(0));
-    assert_eq!(lessor.lease_of(b"c"), LeaseId(0), "a lease that does not exist takes no keys");
+    assert_eq!(
+        lessor.lease_of(b"c"),
+        LeaseId(0),
+        "a lease that does not exist takes no keys"
+    );
     assert_eq!(lessor.keys_sorted(LeaseId(1)).unwrap(), [Arc::from(&b"d"[..])]);
     assert_eq!(lessor.attached_keys(), 2);
     lessor.detach(b"b");
@@ -165,11 +176,17 @@ fn long_leases_are_checkpointed_until_they_are_renewed() {
     let mut lessor = lessor(with_checkpoints(), &[300, 301, 1000]);
     let due = |lessor: &mut Lessor, now| {
         let due = lessor.checkpoints_due(at(now), 10);
-        due.iter().map(|checkpoint| (checkpoint.id, checkpoint.remaining_ttl)).collect::<Vec<_>>()
+        due.iter()
+            .map(|checkpoint| (checkpoint.id, checkpoint.remaining_ttl))
+            .collect::<Vec<_>>()
     };
     lessor.promote(Duration::ZERO, at(0.0));
     assert_eq!(due(&mut lessor, 299.0), []);
-    assert_eq!(due(&mut lessor, 300.5), [(2, 1), (3, 700)], "a lease of one interval needs none");
+    assert_eq!(
+        due(&mut lessor, 300.5),
+        [(2, 1), (3, 700)],
+        "a lease of one interval needs none"
+    );
     lessor.checkpoint(LeaseId(3), 700, false, at(300.6));
     assert_eq!(lessor.renew(LeaseId(3), at(300.7)), Renewal::ClearCheckpoint);
     lessor.checkpoint(LeaseId(3), 0, false, at(300.8));

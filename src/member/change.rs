@@ -77,9 +77,10 @@ impl MemberChange {
     /// The change as a proposal carries it.
     pub fn to_context(&self) -> ChangeContext {
         let (kind, context) = match self {
-            MemberChange::Add(member) if member.is_learner => {
-                (ConfChangeType::ConfChangeAddLearnerNode, json::add_context(member, false))
-            }
+            MemberChange::Add(member) if member.is_learner => (
+                ConfChangeType::ConfChangeAddLearnerNode,
+                json::add_context(member, false),
+            ),
             MemberChange::Add(member) => (ConfChangeType::ConfChangeAddNode, json::add_context(member, false)),
             MemberChange::Promote(id) => {
                 // Only the id and the flag count; the fields of a member are written out all the same.
@@ -215,7 +216,10 @@ mod tests {
         check(MemberChange::Remove(MemberId(3)), Err(Reject::MemberNotFound));
         check(MemberChange::Remove(MemberId(1)), Ok(()));
         check(MemberChange::Update(MemberId(3), vec![]), Err(Reject::MemberNotFound));
-        check(MemberChange::Update(MemberId(1), vec!["b".into()]), Err(Reject::PeerUrlsExist));
+        check(
+            MemberChange::Update(MemberId(1), vec!["b".into()]),
+            Err(Reject::PeerUrlsExist),
+        );
         check(MemberChange::Update(MemberId(1), vec!["a".into(), "d".into()]), Ok(()));
     }
 

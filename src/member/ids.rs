@@ -24,7 +24,9 @@ pub fn cluster_id(members: &[MemberId]) -> ClusterId {
         hash.update(member.0.to_be_bytes());
     }
     let digest = hash.finalize();
-    ClusterId(u64::from_be_bytes(digest[..8].try_into().expect("a digest has 20 bytes")))
+    ClusterId(u64::from_be_bytes(
+        digest[..8].try_into().expect("a digest has 20 bytes"),
+    ))
 }
 
 fn sorted<S: AsRef<str>>(urls: &[S]) -> String {

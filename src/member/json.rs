@@ -37,7 +37,11 @@ pub fn add_context(member: &Member, is_promote: bool) -> Bytes {
     let mut out = String::with_capacity(160);
     out.push('{');
     member_fields(&mut out, member);
-    out.push_str(if is_promote { ",\"isPromote\":true}" } else { ",\"isPromote\":false}" });
+    out.push_str(if is_promote {
+        ",\"isPromote\":true}"
+    } else {
+        ",\"isPromote\":false}"
+    });
     out.into()
 }
 
@@ -61,7 +65,11 @@ pub fn raft_attributes(member: &Member) -> String {
 pub fn downgrade(downgrade: &Downgrade) -> Bytes {
     let mut out = String::from("{\"target-version\":");
     push_text(&mut out, &downgrade.target_version);
-    out.push_str(if downgrade.is_enabled { ",\"enabled\":true}" } else { ",\"enabled\":false}" });
+    out.push_str(if downgrade.is_enabled {
+        ",\"enabled\":true}"
+    } else {
+        ",\"enabled\":false}"
+    });
     out.into()
 }
 
@@ -229,7 +237,10 @@ pub fn parse_conf_state(json: &[u8]) -> Option<ConfState> {
 /// Fuzz entry: any bytes are read or refused, and what is read survives being written.
 pub fn fuzz_member_json(bytes: &[u8]) {
     if let Some((read, is_promote)) = parse_member(bytes) {
-        assert_eq!(parse_member(&add_context(&read, is_promote)), Some((read.clone(), is_promote)));
+        assert_eq!(
+            parse_member(&add_context(&read, is_promote)),
+            Some((read.clone(), is_promote))
+        );
         assert_eq!(parse_member(&member(&read)), Some((read, false)));
     }
     if let Some(read) = parse_downgrade(bytes) {
@@ -270,7 +281,8 @@ mod tests {
         };
         let expected = br#"{"id":10276657743932975437,"peerURLs":["http://localhost:2380"],"isLearner":true}"#;
         assert_eq!(member(&learner)[..], expected[..]);
-        let expected = br#"{"id":10276657743932975437,"peerURLs":["http://localhost:2380"],"isLearner":true,"isPromote":false}"#;
+        let expected =
+            br#"{"id":10276657743932975437,"peerURLs":["http://localhost:2380"],"isLearner":true,"isPromote":false}"#;
         assert_eq!(add_context(&learner, false)[..], expected[..]);
     }
 
@@ -280,7 +292,10 @@ mod tests {
             voters: vec![10_276_657_743_932_975_437],
             ..ConfState::default()
         };
-        assert_eq!(conf_state(&state)[..], br#"{"voters":[10276657743932975437],"auto_leave":false}"#[..]);
+        assert_eq!(
+            conf_state(&state)[..],
+            br#"{"voters":[10276657743932975437],"auto_leave":false}"#[..]
+        );
         state.learners = vec![1, 2];
         let expected = br#"{"voters":[10276657743932975437],"learners":[1,2],"auto_leave":false}"#;
         assert_eq!(conf_state(&state)[..], expected[..]);

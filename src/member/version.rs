@@ -65,7 +65,17 @@ mod tests {
         for text in ["3.5.0", "3.6.0-alpha.0", "3.6.1+build", "10.0.7-rc.1+x"] {
             assert_eq!(ClusterVersion::parse(text).unwrap().to_string(), text);
         }
-        for text in ["", "3", "3.5", "3.5.0.1", "v3.5.0", "3.a.0", "3..0", "-1.0.0", "3.5.99999999999999999999"] {
+        for text in [
+            "",
+            "3",
+            "3.5",
+            "3.5.0.1",
+            "v3.5.0",
+            "3.a.0",
+            "3..0",
+            "-1.0.0",
+            "3.5.99999999999999999999",
+        ] {
             assert_eq!(ClusterVersion::parse(text), None, "{text}");
         }
         let version = ClusterVersion::new(3, 5);

@@ -64,10 +64,7 @@ pub struct KeepSet {
 impl KeepSet {
     pub(super) fn new(mut revisions: Vec<Revision>) -> KeepSet {
         revisions.sort_unstable();
-        KeepSet {
-            revisions,
-            position: 0,
-        }
+        KeepSet { revisions, position: 0 }
     }
 
     /// Whether `revision`, not below any asked for before, is in the set.
@@ -147,7 +144,12 @@ impl HashJob {
     /// The second part, which reads the records and may do so on another thread.
     pub fn into_hasher(self) -> KvHasher {
         assert_eq!(self.cursor, Cursor::End, "the index must be walked to its end first");
-        KvHasher::new(self.compact_revision, self.revision, KeepSet::new(self.kept), self.is_any_kept)
+        KvHasher::new(
+            self.compact_revision,
+            self.revision,
+            KeepSet::new(self.kept),
+            self.is_any_kept,
+        )
     }
 }
 

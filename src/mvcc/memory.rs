@@ -45,6 +45,10 @@ impl RecordSink for MemoryRecords {
 
     fn delete_record(&mut self, revision: Revision, kind: RecordKind) {
         let removed = self.records.remove(&revision);
-        assert_eq!(removed.map(|(kind, _)| kind), Some(kind), "only what is there is deleted");
+        assert_eq!(
+            removed.map(|(kind, _)| kind),
+            Some(kind),
+            "only what is there is deleted"
+        );
     }
 }

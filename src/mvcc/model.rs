@@ -312,7 +312,11 @@ impl Subject {
                     .encode_to_vec(),
                 };
                 Event {
-                    kind: if change.put.is_some() { EventKind::Put } else { EventKind::Delete },
+                    kind: if change.put.is_some() {
+                        EventKind::Put
+                    } else {
+                        EventKind::Delete
+                    },
                     key: change.key.clone().into(),
                     revision: change.revision,
                     record: record.into(),
@@ -393,7 +397,10 @@ impl Subject {
             _ => Ok(revision),
         };
         let compaction = self.store.compact(revision, self.marks.is_settled());
-        assert_eq!(compaction.as_ref().map(Compaction::revision).map_err(|reject| *reject), expected);
+        assert_eq!(
+            compaction.as_ref().map(Compaction::revision).map_err(|reject| *reject),
+            expected
+        );
         if let Ok(compaction) = compaction {
             self.model.compacted = revision;
             self.marks.scheduled = Some(revision);
@@ -402,7 +409,9 @@ impl Subject {
     }
 
     fn compact_slice(&mut self, keys: usize) {
-        let Some(mut compaction) = self.logical.take() else { return };
+        let Some(mut compaction) = self.logical.take() else {
+            return;
+        };
         match self.store.compact_slice(&mut compaction, keys) {
             true => self.physical = Some(compaction.into_physical()),
             false => self.logical = Some(compaction),
@@ -411,7 +420,9 @@ impl Subject {
     }
 
     fn physical_slice(&mut self, records: usize) {
-        let Some(mut physical) = self.physical.take() else { return };
+        let Some(mut physical) = self.physical.take() else {
+            return;
+        };
         match physical.step(&mut self.tree, records).is_finished {
             true => {
                 self.marks.finished = Some(physical.revision());
@@ -425,7 +436,12 @@ impl Subject {
     /// revision itself included, and everything above.
     fn check_what_is_left(&self, compacted: i64) {
         let mut newest = BTreeMap::new();
-        for change in self.model.changes.iter().filter(|change| change.revision.main <= compacted) {
+        for change in self
+            .model
+            .changes
+            .iter()
+            .filter(|change| change.revision.main <= compacted)
+        {
             newest.insert(&change.key, change);
         }
         let mut expected: Vec<Revision> = newest
@@ -442,7 +458,9 @@ impl Subject {
     /// HashKV does not depend on how far the deletion of records has come.
     fn hash(&mut self, back: u8) {
         let revision = (self.model.current - i64::from(back)).max(1);
-        let Ok(mut job) = self.store.hash_begin(revision) else { return };
+        let Ok(mut job) = self.store.hash_begin(revision) else {
+            return;
+        };
         while !self.store.hash_slice(&mut job, 3) {}
         let mut hasher = job.into_hasher();
         while !hasher.slice(&self.tree, 2) {}

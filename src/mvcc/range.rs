@@ -139,11 +139,17 @@ struct Bounds {
 
 impl RangeScan {
     pub(super) fn new(query: &RangeQuery<'_>, revision: i64, current: i64) -> RangeScan {
-        let limit = usize::try_from(query.limit).ok().filter(|limit| *limit > 0).unwrap_or(usize::MAX);
+        let limit = usize::try_from(query.limit)
+            .ok()
+            .filter(|limit| *limit > 0)
+            .unwrap_or(usize::MAX);
         let bounds = Bounds::of(query);
         // As in etcd, the limit cuts what is fetched only if nobody sorts or filters by request; a target without an
         // order sorts what the limit has left, and the key beyond it.
-        let fetch_max = match (query.count_only, query.sort_order == SortOrder::None && bounds.is_none()) {
+        let fetch_max = match (
+            query.count_only,
+            query.sort_order == SortOrder::None && bounds.is_none(),
+        ) {
             (true, _) => 0,
             (false, true) => limit.saturating_add(1),
             (false, false) => usize::MAX,
@@ -304,9 +310,8 @@ impl Bounds {
     }
 
     fn admit(&self, state: &KeyState) -> bool {
-        let is_within = |(low, high): (i64, i64), revision: i64| {
-            (low == 0 || revision >= low) && (high == 0 || revision <= high)
-        };
+        let is_within =
+            |(low, high): (i64, i64), revision: i64| (low == 0 || revision >= low) && (high == 0 || revision <= high);
         is_within(self.mod_revision, state.modified.main) && is_within(self.create_revision, state.create_revision)
     }
 }

@@ -228,9 +228,15 @@ mod tests {
         for _ in 0..1000 {
             let mut input = Vec::new();
             for _ in 0..state % 40 {
-                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                state = state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1_442_695_040_888_963_407);
                 let byte = (state >> 40) as u8;
-                input.push(if state >> 62 == 0 { byte } else { [0x0a, 0x10, 0x18, 0x20, 0x2a, 0x30, 1, 2][byte as usize % 8] });
+                input.push(if state >> 62 == 0 {
+                    byte
+                } else {
+                    [0x0a, 0x10, 0x18, 0x20, 0x2a, 0x30, 1, 2][byte as usize % 8]
+                });
             }
             state = state.wrapping_add(1);
             fuzz_record(&input);

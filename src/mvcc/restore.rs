@@ -29,7 +29,11 @@ impl fmt::Display for RestoreError {
                 write!(f, "revision {}.{} is out of order", revision.main, revision.sub)
             }
             RestoreError::Record(revision) => {
-                write!(f, "the record at revision {}.{} is damaged", revision.main, revision.sub)
+                write!(
+                    f,
+                    "the record at revision {}.{} is damaged",
+                    revision.main, revision.sub
+                )
             }
         }
     }

@@ -191,7 +191,10 @@ impl Store {
 
     /// Takes back one pin of `revision`.
     pub fn unpin(&mut self, revision: i64) {
-        let readers = self.pins.get_mut(&revision).expect("only pinned revisions are unpinned");
+        let readers = self
+            .pins
+            .get_mut(&revision)
+            .expect("only pinned revisions are unpinned");
         *readers -= 1;
         if *readers == 0 {
             self.pins.remove(&revision);

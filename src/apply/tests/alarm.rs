@@ -28,7 +28,12 @@ fn delete_txn() -> InternalRaftRequest {
 fn alarm_is_stored_as_its_own_key_and_survives() {
     let mut rig = Rig::new();
     let applied = rig.apply(alarm(ACTIVATE, 5, AlarmType::Nospace));
-    let Some(Effect::AlarmChanged { alarm: 1, member: MemberId(5), is_raised: true }) = applied.effect else {
+    let Some(Effect::AlarmChanged {
+        alarm: 1,
+        member: MemberId(5),
+        is_raised: true,
+    }) = applied.effect
+    else {
         panic!("an alarm was raised");
     };
     let key = (Bucket::Alarm, vec![0x08, 5, 0x10, 1]);
@@ -37,10 +42,7 @@ fn alarm_is_stored_as_its_own_key_and_survives() {
     assert!(again.effect.is_none(), "it is raised already");
     let mut rig = rig.reopen();
     let listed: AlarmResponse = rig.answer(alarm(LIST, 0, AlarmType::None)).unwrap();
-    let member = AlarmMember {
-        member_id: 5,
-        alarm: 1,
-    };
+    let member = AlarmMember { member_id: 5, alarm: 1 };
     assert_eq!((listed.header, listed.alarms), (header(1), vec![member]));
     let other: AlarmResponse = rig.answer(alarm(DEACTIVATE, 6, AlarmType::Nospace)).unwrap();
     assert_eq!(other.alarms, []);
@@ -69,7 +71,10 @@ fn without_space_only_what_takes_space_is_refused() {
     assert_eq!(rig.answer::<TxnResponse>(put_txn()), Err(Reject::NoSpace));
     assert!(rig.answer::<TxnResponse>(delete_txn()).is_ok());
     assert!(rig.answer::<LeaseRevokeResponse>(revoke(1)).is_ok());
-    assert!(rig.answer::<DeleteRangeResponse>(delete(delete_request("t", ""))).is_ok());
+    assert!(
+        rig.answer::<DeleteRangeResponse>(delete(delete_request("t", "")))
+            .is_ok()
+    );
     assert!(rig.answer::<CompactionResponse>(compact(2)).is_ok());
     // Another member's alarm keeps the gate closed.
     rig.apply(alarm(ACTIVATE, 6, AlarmType::Nospace));
@@ -124,7 +129,10 @@ fn write_beyond_the_quota_is_made_but_refused_and_raises_the_alarm() {
     }
     assert_eq!(rig.revision(), 4, "both puts were made");
     assert!(rig.state.lessor().contains(crate::base::LeaseId(7)));
-    assert!(rig.answer::<TxnResponse>(delete_txn()).is_ok(), "what is free always fits");
+    assert!(
+        rig.answer::<TxnResponse>(delete_txn()).is_ok(),
+        "what is free always fits"
+    );
     // A refusal for another reason says nothing of space.
     let unknown = PutRequest {
         lease: 99,

@@ -37,7 +37,10 @@ fn put_shows_what_was_there_only_if_asked_and_if_something_was() {
     assert_eq!(first.prev_kv, None);
     let second: PutResponse = rig.answer(put(ask("2"))).unwrap();
     let previous = second.prev_kv.unwrap();
-    assert_eq!((&previous.value[..], previous.mod_revision, previous.version), (&b"1"[..], 2, 1));
+    assert_eq!(
+        (&previous.value[..], previous.mod_revision, previous.version),
+        (&b"1"[..], 2, 1)
+    );
     assert_eq!(rig.put("k", "3").unwrap().prev_kv, None);
 }
 
@@ -121,7 +124,11 @@ fn compaction_is_marked_handed_out_and_bounded() {
     let applied = rig.apply(compact(3));
     let expected = CompactionResponse { header: header(4) };
     assert_eq!(applied.answer.unwrap().unwrap()[..], expected.encode_to_vec());
-    let Some(Effect::Compact { compaction, is_physical: false }) = applied.effect else {
+    let Some(Effect::Compact {
+        compaction,
+        is_physical: false,
+    }) = applied.effect
+    else {
         panic!("a compaction is to be carried out");
     };
     assert_eq!(compaction.revision(), 3);
@@ -129,14 +136,20 @@ fn compaction_is_marked_handed_out_and_bounded() {
     assert_eq!(mark[..], encode_compaction_mark(3));
     let again = rig.apply(compact(3));
     assert_eq!(again.answer, Some(Err(Reject::Compacted)));
-    assert!(matches!(again.effect, Some(Effect::AwaitCompaction { is_physical: false })));
+    assert!(matches!(
+        again.effect,
+        Some(Effect::AwaitCompaction { is_physical: false })
+    ));
     let old = RangeRequest {
         revision: 2,
         ..range_request("k")
     };
     assert_eq!(rig.state.read_range(&old), Err(Reject::Compacted));
     let edge = RangeRequest { revision: 3, ..old };
-    assert!(rig.state.read_range(&edge).is_ok(), "the compacted revision itself is readable");
+    assert!(
+        rig.state.read_range(&edge).is_ok(),
+        "the compacted revision itself is readable"
+    );
 }
 
 #[test]
@@ -157,7 +170,13 @@ fn entry_that_was_applied_before_changes_nothing() {
     rig.put("k", "1").unwrap();
     rig.put("k", "2").unwrap();
     let mut rig = rig.reopen();
-    assert_eq!(rig.state.applied(), EntryAt { index: LogIndex(2), term: TERM });
+    assert_eq!(
+        rig.state.applied(),
+        EntryAt {
+            index: LogIndex(2),
+            term: TERM
+        }
+    );
     let before = rig.state.tree().clone();
     for index in 1..=2 {
         let at = EntryAt {
@@ -180,8 +199,17 @@ fn gap_in_the_log_is_a_fault() {
         index: LogIndex(3),
         term: TERM,
     };
-    let fault = rig.state.apply(at, put(put_request("k", "v")).encode_to_vec().into(), rig.now).unwrap_err();
-    assert_eq!(fault, ApplyFault::Gap { applied: LogIndex(0), given: LogIndex(3) });
+    let fault = rig
+        .state
+        .apply(at, put(put_request("k", "v")).encode_to_vec().into(), rig.now)
+        .unwrap_err();
+    assert_eq!(
+        fault,
+        ApplyFault::Gap {
+            applied: LogIndex(0),
+            given: LogIndex(3)
+        }
+    );
 }
 
 #[test]
@@ -195,7 +223,10 @@ fn seal_writes_index_and_term_once() {
     assert_eq!(meta.len(), 2);
     assert!(rig.state.seal().is_empty());
     // An entry that is refused counts as applied like any other.
-    assert_eq!(rig.answer::<CompactionResponse>(compact(99)), Err(Reject::FutureRevision));
+    assert_eq!(
+        rig.answer::<CompactionResponse>(compact(99)),
+        Err(Reject::FutureRevision)
+    );
     assert_eq!(rig.state.seal()[0].1[7], 2);
 }
 

@@ -52,7 +52,9 @@ fn revocation_deletes_keys_in_one_revision_in_their_order() {
     let expected = [b"a", b"c", b"m"].map(|key| (EventKind::Delete, &key[..]));
     assert_eq!(keys, expected);
     assert_eq!(commit.revision, before + 1);
-    let response = LeaseRevokeResponse { header: header(before + 1) };
+    let response = LeaseRevokeResponse {
+        header: header(before + 1),
+    };
     assert_eq!(applied.answer.unwrap().unwrap()[..], response.encode_to_vec());
     assert!(rig.state.tree().value(Bucket::Lease, &7_i64.to_be_bytes()).is_none());
     assert_eq!(rig.value("stays").as_deref(), Some("v"));
@@ -60,7 +62,10 @@ fn revocation_deletes_keys_in_one_revision_in_their_order() {
     let empty = rig.apply(revoke(8));
     assert_eq!(empty.commit.unwrap().events.len(), 1);
     rig.grant(9, 60).unwrap();
-    assert!(rig.apply(revoke(9)).commit.is_none(), "a lease without keys makes no revision");
+    assert!(
+        rig.apply(revoke(9)).commit.is_none(),
+        "a lease without keys makes no revision"
+    );
 }
 
 #[test]
@@ -90,7 +95,9 @@ fn time_to_live_tells_what_the_primary_knows() {
     rig.apply(leased("b", 7));
     rig.apply(leased("a", 7));
     let ask = |rig: &Rig, id, keys| {
-        let answer = rig.state.lease_time_to_live(&LeaseTimeToLiveRequest { id, keys }, rig.now);
+        let answer = rig
+            .state
+            .lease_time_to_live(&LeaseTimeToLiveRequest { id, keys }, rig.now);
         answer.map(|answer| LeaseTimeToLiveResponse::decode(answer).unwrap())
     };
     assert_eq!(ask(&rig, 7, true), Err(Reject::LeaderChanged));
@@ -102,7 +109,10 @@ fn time_to_live_tells_what_the_primary_knows() {
     assert_eq!((known.header, known.ttl, known.granted_ttl), (header(3), 50, 60));
     assert_eq!(known.keys, [&b"a"[..], b"b"]);
     assert!(ask(&rig, 7, false).unwrap().keys.is_empty());
-    assert_eq!(rig.state.lessor_mut().renew(LeaseId(7), now), Renewal::Renewed { ttl: 60 });
+    assert_eq!(
+        rig.state.lessor_mut().renew(LeaseId(7), now),
+        Renewal::Renewed { ttl: 60 }
+    );
 }
 
 #[test]
@@ -137,7 +147,9 @@ fn checkpoint_is_stored_when_the_cluster_is_new_enough() {
     rig.apply(checkpoint());
     assert_eq!(stored(&rig), before);
     rig.apply(InternalRaftRequest {
-        cluster_version_set: Some(crate::wire::proto::membershippb::ClusterVersionSetRequest { ver: "3.6.0".to_owned() }),
+        cluster_version_set: Some(crate::wire::proto::membershippb::ClusterVersionSetRequest {
+            ver: "3.6.0".to_owned(),
+        }),
         ..InternalRaftRequest::default()
     });
     let response: LeaseCheckpointResponseBytes = rig.answer(checkpoint()).unwrap();

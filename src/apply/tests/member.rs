@@ -82,12 +82,18 @@ fn members_come_change_and_go() {
     assert_eq!(response.member.unwrap().id, 0xb2);
     assert_eq!(response.members.len(), 2);
     let stored = text(&rig, Bucket::Members, "b2").unwrap();
-    assert_eq!(stored, r#"{"id":178,"peerURLs":["http://127.0.0.1:178"],"isLearner":true}"#);
+    assert_eq!(
+        stored,
+        r#"{"id":178,"peerURLs":["http://127.0.0.1:178"],"isLearner":true}"#
+    );
 
     let applied = change(&mut rig, &MemberChange::Promote(MemberId(0xb2)));
     let response = MemberPromoteResponse::decode(applied.answer.unwrap().unwrap()).unwrap();
     assert!(response.members.iter().all(|member| !member.is_learner));
-    let applied = change(&mut rig, &MemberChange::Update(MemberId(0xb2), vec!["http://moved".into()]));
+    let applied = change(
+        &mut rig,
+        &MemberChange::Update(MemberId(0xb2), vec!["http://moved".into()]),
+    );
     let response = MemberUpdateResponse::decode(applied.answer.unwrap().unwrap()).unwrap();
     assert_eq!(response.members[1].peer_ur_ls, ["http://moved"]);
     let stored = text(&rig, Bucket::Members, "b2").unwrap();
@@ -198,7 +204,9 @@ fn attributes_and_version_are_set_in_either_form() {
         ..InternalRaftRequest::default()
     };
     let new_version = InternalRaftRequest {
-        cluster_version_set: Some(ClusterVersionSetRequest { ver: "3.5.0".to_owned() }),
+        cluster_version_set: Some(ClusterVersionSetRequest {
+            ver: "3.5.0".to_owned(),
+        }),
         ..InternalRaftRequest::default()
     };
     let forms = [
@@ -212,7 +220,10 @@ fn attributes_and_version_are_set_in_either_form() {
         let stored = text(&rig, Bucket::Members, "a1").unwrap();
         let expected = r#"{"id":161,"peerURLs":["http://127.0.0.1:161"],"name":"one","clientURLs":["http://c"]}"#;
         assert_eq!(stored, expected);
-        assert!(matches!(rig.apply(version.clone()).effect, Some(Effect::ClusterVersionChanged)));
+        assert!(matches!(
+            rig.apply(version.clone()).effect,
+            Some(Effect::ClusterVersionChanged)
+        ));
         assert!(rig.apply(version).effect.is_none());
         assert_eq!(text(&rig, Bucket::Cluster, "clusterVersion").as_deref(), Some("3.5.0"));
         let rig = rig.reopen();
@@ -225,7 +236,13 @@ fn attributes_and_version_are_set_in_either_form() {
 fn other_requests_of_the_old_api_change_nothing() {
     let mut rig = Rig::new();
     let before = rig.state.tree().clone();
-    for (method, path) in [("SYNC", ""), ("DELETE", "/0/version"), ("PUT", "/1/key"), ("QGET", "/0/members"), ("POST", "/1")] {
+    for (method, path) in [
+        ("SYNC", ""),
+        ("DELETE", "/0/version"),
+        ("PUT", "/1/key"),
+        ("QGET", "/0/members"),
+        ("POST", "/1"),
+    ] {
         let old = etcdserverpb::Request {
             method: method.to_owned(),
             path: path.to_owned(),
@@ -290,7 +307,10 @@ fn unsound_entries_are_faults_and_change_nothing() {
         // An id, so that even the empty request is not the empty entry of a new leader.
         let request = InternalRaftRequest { id: 3, ..request };
         let at = rig.next();
-        let fault = rig.state.apply(at, request.encode_to_vec().into(), rig.now).unwrap_err();
+        let fault = rig
+            .state
+            .apply(at, request.encode_to_vec().into(), rig.now)
+            .unwrap_err();
         assert_eq!(fault, expected);
         assert!(!fault.to_string().is_empty());
     }
@@ -320,8 +340,16 @@ fn database_with_authentication_is_not_opened() {
 #[test]
 fn promotion_that_the_bucket_lost_is_taken_from_the_configuration() {
     let mut tree = MemoryTree::default();
-    tree.put(Bucket::Members, b"5", Bytes::from_static(br#"{"id":5,"peerURLs":["u"],"isLearner":true}"#));
-    tree.put(Bucket::Meta, b"confState", Bytes::from_static(br#"{"voters":[5],"auto_leave":false}"#));
+    tree.put(
+        Bucket::Members,
+        b"5",
+        Bytes::from_static(br#"{"id":5,"peerURLs":["u"],"isLearner":true}"#),
+    );
+    tree.put(
+        Bucket::Meta,
+        b"confState",
+        Bytes::from_static(br#"{"voters":[5],"auto_leave":false}"#),
+    );
     let state = open(tree, config());
     assert!(!state.members().member(MemberId(5)).unwrap().is_learner);
 }
@@ -340,7 +368,11 @@ fn unreadable_buckets_are_told_apart() {
 #[test]
 fn snapshot_ahead_of_the_tree_counts_as_applied() {
     let mut tree = MemoryTree::default();
-    tree.put(Bucket::Meta, b"consistent_index", Bytes::from_static(&[0, 0, 0, 0, 0, 0, 0, 3]));
+    tree.put(
+        Bucket::Meta,
+        b"consistent_index",
+        Bytes::from_static(&[0, 0, 0, 0, 0, 0, 0, 3]),
+    );
     let snapshot = EntryAt {
         index: LogIndex(8),
         term: TERM,

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use prost::Message;
 use proptest::prelude::*;
+use prost::Message;
 
 use crate::apply::testing::*;
 use crate::apply::{Answer, check};
@@ -28,10 +28,24 @@ struct Model {
 /// A step of a random transaction.
 #[derive(Clone, Debug)]
 enum Step {
-    Put { key: u8, value: u8, lease: i64, keep: bool },
-    Delete { from: u8, to: u8 },
-    Range { key: u8 },
-    Txn { if_version: (u8, i64), then: Vec<Step>, otherwise: Vec<Step> },
+    Put {
+        key: u8,
+        value: u8,
+        lease: i64,
+        keep: bool,
+    },
+    Delete {
+        from: u8,
+        to: u8,
+    },
+    Range {
+        key: u8,
+    },
+    Txn {
+        if_version: (u8, i64),
+        then: Vec<Step>,
+        otherwise: Vec<Step>,
+    },
 }
 
 fn key_bytes(key: u8) -> Bytes {
@@ -40,9 +54,18 @@ fn key_bytes(key: u8) -> Bytes {
 
 fn step_request(step: &Step) -> RequestOp {
     op(match step {
-        Step::Put { key, value, lease, keep } => Request::RequestPut(PutRequest {
+        Step::Put {
+            key,
+            value,
+            lease,
+            keep,
+        } => Request::RequestPut(PutRequest {
             key: key_bytes(*key),
-            value: if *keep { Bytes::new() } else { Bytes::copy_from_slice(&[*value]) },
+            value: if *keep {
+                Bytes::new()
+            } else {
+                Bytes::copy_from_slice(&[*value])
+            },
             lease: *lease,
             ignore_value: *keep,
             ..PutRequest::default()
@@ -56,7 +79,11 @@ fn step_request(step: &Step) -> RequestOp {
             key: key_bytes(*key),
             ..RangeRequest::default()
         }),
-        Step::Txn { if_version, then, otherwise } => Request::RequestTxn(txn_request(*if_version, then, otherwise)),
+        Step::Txn {
+            if_version,
+            then,
+            otherwise,
+        } => Request::RequestTxn(txn_request(*if_version, then, otherwise)),
     })
 }
 
@@ -80,7 +107,11 @@ impl Model {
         let version = self.keys.get(&if_version.0).map_or(0, |key| key.3);
         for step in if version == if_version.1 { then } else { otherwise } {
             match step {
-                Step::Txn { if_version, then, otherwise } => self.steps(*if_version, then, otherwise, taken),
+                Step::Txn {
+                    if_version,
+                    then,
+                    otherwise,
+                } => self.steps(*if_version, then, otherwise, taken),
                 step => taken.push(step),
             }
         }
@@ -102,7 +133,12 @@ impl Model {
         let (mut changes, revision) = (0, self.revision + 1);
         for step in taken {
             match step {
-                Step::Put { key, value, lease, keep } => {
+                Step::Put {
+                    key,
+                    value,
+                    lease,
+                    keep,
+                } => {
                     let new = match self.keys.get(key) {
                         Some(old) => (if *keep { old.0 } else { *value }, old.1, revision, old.3 + 1, *lease),
                         None => (*value, revision, revision, 1, *lease),
@@ -112,7 +148,13 @@ impl Model {
                 }
                 Step::Delete { from, to } => {
                     let doomed = self.keys.keys().copied();
-                    let doomed = doomed.filter(|key| if from == to { key == from } else { (*from..*to).contains(key) });
+                    let doomed = doomed.filter(|key| {
+                        if from == to {
+                            key == from
+                        } else {
+                            (*from..*to).contains(key)
+                        }
+                    });
                     for key in doomed.collect::<Vec<_>>() {
                         self.keys.remove(&key);
                         changes += 1;
@@ -161,7 +203,10 @@ fn shown(rig: &Rig) -> BTreeMap<u8, ModelKey> {
     let kvs = response.kvs.iter();
     kvs.map(|kv| {
         let value = kv.value.first().copied().unwrap_or(0);
-        (kv.key[0] - b'a', (value, kv.create_revision, kv.mod_revision, kv.version, kv.lease))
+        (
+            kv.key[0] - b'a',
+            (value, kv.create_revision, kv.mod_revision, kv.version, kv.lease),
+        )
     })
     .collect()
 }
@@ -289,7 +334,11 @@ fn any_request(dice: &mut Dice) -> InternalRaftRequest {
         9 | 10 => grant(lease, dice.roll(5) as i64),
         11 => revoke(lease),
         12 => compact(dice.roll(30) as i64),
-        _ => alarm(dice.roll(4) as i32, dice.roll(2), [AlarmType::None, AlarmType::Nospace][dice.roll(2) as usize]),
+        _ => alarm(
+            dice.roll(4) as i32,
+            dice.roll(2),
+            [AlarmType::None, AlarmType::Nospace][dice.roll(2) as usize],
+        ),
     }
 }
 
@@ -299,7 +348,10 @@ fn splits_into_batches_and_restarts_leave_no_trace() {
         let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let requests: Vec<_> = (0..80).map(|_| any_request(&mut dice)).collect();
         let mut whole = Rig::new();
-        let expected: Vec<Option<Answer>> = requests.iter().map(|request| whole.apply(request.clone()).answer).collect();
+        let expected: Vec<Option<Answer>> = requests
+            .iter()
+            .map(|request| whole.apply(request.clone()).answer)
+            .collect();
         let mut split = Rig::new();
         for (request, expected) in requests.iter().zip(&expected) {
             match dice.roll(5) {

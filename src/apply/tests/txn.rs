@@ -206,7 +206,11 @@ fn ranges_of_a_transaction_may_look_back_but_not_ahead() {
     };
     assert_eq!(ask(&mut rig, 2), Err(Reject::Compacted));
     assert_eq!(ask(&mut rig, -1), Err(Reject::Compacted));
-    assert_eq!(ask(&mut rig, 5), Err(Reject::FutureRevision), "not even at the transaction's own revision");
+    assert_eq!(
+        ask(&mut rig, 5),
+        Err(Reject::FutureRevision),
+        "not even at the transaction's own revision"
+    );
     assert_eq!(ask(&mut rig, 3), Ok(()));
     let read = success(vec![range_op(at(3)), range_op(at(9))]);
     assert_eq!(rig.state.read_txn(&read), Err(Reject::FutureRevision));
@@ -217,7 +221,12 @@ fn read_only_transaction_is_answered_without_the_log() {
     let mut rig = Rig::new();
     rig.put("k", "v").unwrap();
     let request = TxnRequest {
-        compare: vec![compare("k", CompareResult::Equal, CompareTarget::Version, Some(TargetUnion::Version(2)))],
+        compare: vec![compare(
+            "k",
+            CompareResult::Equal,
+            CompareTarget::Version,
+            Some(TargetUnion::Version(2)),
+        )],
         success: vec![],
         failure: vec![range_op(range_request("k"))],
     };
@@ -287,7 +296,12 @@ fn comparison_looks_at_what_it_says() {
         (Greater, CompareTarget::Version, Some(TargetUnion::Version(1)), true),
         (Less, CompareTarget::Version, Some(TargetUnion::Version(2)), false),
         (Equal, CompareTarget::Create, Some(TargetUnion::CreateRevision(2)), true),
-        (NotEqual, CompareTarget::Create, Some(TargetUnion::CreateRevision(2)), false),
+        (
+            NotEqual,
+            CompareTarget::Create,
+            Some(TargetUnion::CreateRevision(2)),
+            false,
+        ),
         (Equal, CompareTarget::Mod, Some(TargetUnion::ModRevision(3)), true),
         (Less, CompareTarget::Mod, Some(TargetUnion::ModRevision(4)), true),
         (Equal, CompareTarget::Value, value("m"), true),
@@ -298,7 +312,12 @@ fn comparison_looks_at_what_it_says() {
         (Greater, CompareTarget::Lease, Some(TargetUnion::Lease(9)), false),
         // Nothing given, or given for another target, counts as zero.
         (Equal, CompareTarget::Version, None, false),
-        (Greater, CompareTarget::Version, Some(TargetUnion::ModRevision(100)), true),
+        (
+            Greater,
+            CompareTarget::Version,
+            Some(TargetUnion::ModRevision(100)),
+            true,
+        ),
         (Greater, CompareTarget::Value, None, true),
     ];
     for (result, target, given, expected) in cases {
@@ -311,10 +330,16 @@ fn comparison_looks_at_what_it_says() {
 fn missing_key_compares_as_zero_but_never_by_value() {
     use CompareResult::{Equal, Greater, NotEqual};
     let rig = Rig::new();
-    assert!(holds(&rig, compare("k", Equal, CompareTarget::Version, Some(TargetUnion::Version(0)))));
+    assert!(holds(
+        &rig,
+        compare("k", Equal, CompareTarget::Version, Some(TargetUnion::Version(0)))
+    ));
     assert!(holds(&rig, compare("k", Equal, CompareTarget::Create, None)));
     assert!(holds(&rig, compare("k", Equal, CompareTarget::Lease, None)));
-    assert!(!holds(&rig, compare("k", Greater, CompareTarget::Mod, Some(TargetUnion::ModRevision(0)))));
+    assert!(!holds(
+        &rig,
+        compare("k", Greater, CompareTarget::Mod, Some(TargetUnion::ModRevision(0)))
+    ));
     for result in [Equal, NotEqual, Greater, CompareResult::Less] {
         assert!(!holds(&rig, compare("k", result, CompareTarget::Value, None)));
     }
@@ -332,14 +357,22 @@ fn range_compares_if_every_key_does() {
         range_end: bytes(end),
         ..compare
     };
-    let same = compare("a", Equal, CompareTarget::Value, Some(TargetUnion::Value(bytes("same"))));
+    let same = compare(
+        "a",
+        Equal,
+        CompareTarget::Value,
+        Some(TargetUnion::Value(bytes("same"))),
+    );
     assert!(holds(&rig, over("c", same.clone())));
     assert!(!holds(&rig, over("d", same.clone())));
     assert!(!holds(&rig, over("\0", same)));
     let early = compare("a", Less, CompareTarget::Mod, Some(TargetUnion::ModRevision(6)));
     assert!(holds(&rig, over("\0", early)));
     let nothing = compare("x", Equal, CompareTarget::Version, Some(TargetUnion::Version(0)));
-    assert!(holds(&rig, over("z", nothing)), "an empty range compares as a missing key");
+    assert!(
+        holds(&rig, over("z", nothing)),
+        "an empty range compares as a missing key"
+    );
 }
 
 #[test]

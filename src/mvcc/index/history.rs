@@ -259,7 +259,10 @@ impl Many {
         }
         let begin = index + 1 - change.place as usize;
         let (version, create_revision) = match begin {
-            0 => (self.first.version + i64::from(change.place) - 1, self.first.create_revision),
+            0 => (
+                self.first.version + i64::from(change.place) - 1,
+                self.first.create_revision,
+            ),
             _ => (i64::from(change.place), self.changes[begin].main),
         };
         Some(KeyState {

@@ -49,7 +49,10 @@ struct Lcg(u64);
 
 impl Lcg {
     fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % bound
     }
 }
@@ -83,7 +86,11 @@ impl Subject {
     fn check(&self, random: &mut Lcg, keys: u64) {
         for _ in 0..4 {
             let (from, to) = (key(random.below(keys)), key(random.below(keys)));
-            for span in [Span::from_request(&from, &to), Span::from_request(&from, b"\0"), Span::key(&from)] {
+            for span in [
+                Span::from_request(&from, &to),
+                Span::from_request(&from, b"\0"),
+                Span::key(&from),
+            ] {
                 assert_eq!(self.index.count_live(span), self.model.count(span, self.main));
                 let mut seen = 0;
                 let at = self.main - random.below((self.main - self.compacted + 1) as u64) as i64;

@@ -73,11 +73,7 @@ impl Node {
     }
 
     /// Visits keys from `from` on, in order.
-    pub fn walk(
-        &self,
-        from: &[u8],
-        visit: &mut impl FnMut(&[u8], &History) -> ControlFlow<()>,
-    ) -> ControlFlow<()> {
+    pub fn walk(&self, from: &[u8], visit: &mut impl FnMut(&[u8], &History) -> ControlFlow<()>) -> ControlFlow<()> {
         match self {
             Node::Leaf(leaf) => {
                 for index in leaf.lower_bound(from)..leaf.len() {
@@ -200,7 +196,10 @@ impl Node {
                 for index in 0..leaf.len() {
                     let key = leaf.key(index);
                     assert!(low.is_none_or(|low| low <= key), "a key is not below its leaf's bound");
-                    assert!(high.is_none_or(|high| key < high), "a key is below its leaf's upper bound");
+                    assert!(
+                        high.is_none_or(|high| key < high),
+                        "a key is below its leaf's upper bound"
+                    );
                     assert!(index == 0 || leaf.key(index - 1) < key, "keys of a leaf ascend");
                 }
                 leaf.len() as u64
@@ -212,7 +211,11 @@ impl Node {
                 let mut keys = 0;
                 for (index, child) in inner.children.iter().enumerate() {
                     assert_eq!(inner.live[index], child.live(), "a child's count of existing keys");
-                    let low = if index == 0 { low } else { Some(&*inner.separators[index - 1]) };
+                    let low = if index == 0 {
+                        low
+                    } else {
+                        Some(&*inner.separators[index - 1])
+                    };
                     let high = inner.separators.get(index).map(|high| &**high).or(high);
                     keys += child.verify(low, high);
                 }
