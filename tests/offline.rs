@@ -327,7 +327,7 @@ fn damage_is_found_with_its_file() {
     let found: Vec<String> = (2..5)
         .filter_map(|page| check_damaged(&database, page * 4096 + 8).err())
         .collect();
-    assert!(!found.is_empty());
+    assert!(!found.is_empty(), "no damage is found");
     assert!(
         found
             .iter()

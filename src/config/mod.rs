@@ -350,7 +350,7 @@ pub fn load(
 
 /// Runs a fuzz entry through 1,000 seeded inputs: noise, and noise made of what the parsers look for.
 #[cfg(test)]
-fn fuzz_seeds(entry: fn(&[u8])) {
+pub(crate) fn fuzz_seeds(entry: fn(&[u8])) {
     const PIECES: &[&[u8]] = &[
         b"-",
         b"--",
