@@ -179,12 +179,17 @@ pub fn begin(request: HttpRequest<'_>, surface: Surface, facts: &HealthFacts<'_>
 
 /// The kind of check at a path, and which ones are meant.
 fn checks_of(path: &str) -> Option<(&'static str, Vec<Check>)> {
-    let (kind, all): (_, &[Check]) = match path.split('/').nth(1)? {
+    let path = path.strip_prefix('/')?;
+    let (root, name) = match path.split_once('/') {
+        Some((root, name)) => (root, Some(name)),
+        None => (path, None),
+    };
+    let (kind, all): (_, &[Check]) = match root {
         "livez" => ("livez", &LIVEZ),
         "readyz" => ("readyz", &READYZ),
         _ => return None,
     };
-    match path[1 + kind.len()..].strip_prefix('/') {
+    match name {
         None => Some((kind, all.to_vec())),
         Some(name) => all
             .iter()
@@ -562,6 +567,8 @@ mod tests {
             ("/livez/serializable_read/x", 404, "404 page not found\n"),
             ("/livezz", 404, "404 page not found\n"),
             ("/health/", 404, "404 page not found\n"),
+            // Found by noise: a path that does not begin with a slash.
+            ("\u{e9}/livez", 404, "404 page not found\n"),
             ("/", 404, "404 page not found\n"),
             ("", 404, "404 page not found\n"),
         ] {
