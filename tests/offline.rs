@@ -331,7 +331,7 @@ fn damage_is_found_with_its_file() {
     assert!(
         found
             .iter()
-            .all(|text| text.contains("member/snap/db: page ") && text.contains("file offset")),
+            .all(|text| text.contains("member/snap/db: ") && text.contains("file offset")),
         "{found:?}"
     );
     assert_checks_clean(data_dir);

@@ -108,10 +108,10 @@ async fn refuse_used<H: Host>(host: &H, command: &Restore) -> Result<(), String>
             return Err(unreadable());
         }
     }
-    if let Some(wal_dir) = &command.wal_dir {
-        if host.disk().exists(wal_dir).await.map_err(|error| error.to_string())? {
-            return Err(format!("wal-dir {:?} exists", wal_dir.display().to_string()));
-        }
+    if let Some(wal_dir) = &command.wal_dir
+        && host.disk().exists(wal_dir).await.map_err(|error| error.to_string())?
+    {
+        return Err(format!("wal-dir {:?} exists", wal_dir.display().to_string()));
     }
     Ok(())
 }
@@ -267,12 +267,16 @@ impl Start {
             entry
         };
         let entries: Vec<Entry> = members.iter().enumerate().map(entry).collect();
-        let mut hard_state = HardState::default();
-        hard_state.term = TERM;
-        hard_state.vote = members.first().map_or(0, |member| member.id.0);
-        hard_state.commit = entries.len() as u64;
-        let mut conf_state = ConfState::default();
-        conf_state.voters = members.iter().map(|member| member.id.0).collect();
+        let hard_state = HardState {
+            term: TERM,
+            vote: members.first().map_or(0, |member| member.id.0),
+            commit: entries.len() as u64,
+            ..HardState::default()
+        };
+        let conf_state = ConfState {
+            voters: members.iter().map(|member| member.id.0).collect(),
+            ..ConfState::default()
+        };
         Start {
             entries,
             hard_state,
@@ -298,8 +302,10 @@ async fn save_snapshot<H: Host>(host: &H, snap_dir: &Path, members: &[Member], s
         members: members.iter().map(member).collect(),
         ..StoreImage::default()
     };
-    let mut snapshot = Snapshot::default();
-    snapshot.data = v2store::encode(&image).into();
+    let mut snapshot = Snapshot {
+        data: v2store::encode(&image).into(),
+        ..Snapshot::default()
+    };
     let metadata = snapshot.mut_metadata();
     metadata.index = start.commit();
     metadata.term = TERM;

@@ -228,13 +228,13 @@ fn follow_aliases(values: &mut Values) -> Result<(), Stop> {
         let target = super::flags::flag(new).expect("an alias points into the table");
         let value = values.text(flag.name).to_string();
         values.set(target, &value).map_err(Stop::Verify)?;
-        if let Treatment::Refused(reason) = target.treatment {
-            if !is_default(values, target) {
-                return Err(Stop::Verify(format!(
-                    "--{}={value} is not supported: {reason}",
-                    flag.name
-                )));
-            }
+        if let Treatment::Refused(reason) = target.treatment
+            && !is_default(values, target)
+        {
+            return Err(Stop::Verify(format!(
+                "--{}={value} is not supported: {reason}",
+                flag.name
+            )));
         }
         values.clear(flag.name);
     }

@@ -189,11 +189,11 @@ pub(super) fn go_quote(text: &str) -> String {
 #[cfg(test)]
 pub fn fuzz_duration(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
-    if let Ok(nanos) = parse_duration(&text) {
-        if nanos >= 0 {
-            let printed = format_duration(Duration::from_nanos(nanos.unsigned_abs()));
-            assert_eq!(parse_duration(&printed), Ok(nanos), "{text:?} printed as {printed}");
-        }
+    if let Ok(nanos) = parse_duration(&text)
+        && nanos >= 0
+    {
+        let printed = format_duration(Duration::from_nanos(nanos.unsigned_abs()));
+        assert_eq!(parse_duration(&printed), Ok(nanos), "{text:?} printed as {printed}");
     }
 }
 

@@ -128,10 +128,11 @@ impl Visit for Line {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         let text = format!("{value:?}");
         // A list of texts or numbers looks in Rust as it does in JSON, and zap writes lists as JSON.
-        if text.starts_with('[') && field.name() != "message" {
-            if let Ok(list) = serde_json::from_str::<serde_json::Value>(&text) {
-                return self.add_raw(field.name(), &list.to_string());
-            }
+        if text.starts_with('[')
+            && field.name() != "message"
+            && let Ok(list) = serde_json::from_str::<serde_json::Value>(&text)
+        {
+            return self.add_raw(field.name(), &list.to_string());
         }
         self.record_str(field, &text);
     }

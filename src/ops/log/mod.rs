@@ -158,7 +158,12 @@ fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
     if let Some(place) = panic.location() {
         line.set_caller(place.file(), place.line());
     }
-    let message = panic.payload_as_str().unwrap_or("a panic without words");
+    let payload = panic.payload();
+    let message = match (payload.downcast_ref::<&str>(), payload.downcast_ref::<String>()) {
+        (Some(text), _) => text,
+        (None, Some(text)) => text.as_str(),
+        (None, None) => "a panic without words",
+    };
     line.set_message(message);
     line.add_text("thread", std::thread::current().name().unwrap_or(""));
     line.add_text("stacktrace", &std::backtrace::Backtrace::capture().to_string());
