@@ -12,17 +12,23 @@ pub const WAL_SEGMENT_BYTES: u64 = 64_000_000;
 /// ahead. Only a larger one lets a segment grow.
 pub const WAL_CUT_MARGIN_BYTES: u64 = 2 * 1024 * 1024;
 /// Bytes of memory that the log's gathering buffer keeps between batches.
-pub const WAL_GATHER_KEPT_BYTES: usize = 1024 * 1024;
+pub const WAL_GATHER_KEPT_BYTES: usize = 4 * 1024 * 1024;
 /// Bytes that one step writes when the next segment is zeroed ahead; larger ones disturb the log's tail latency.
 pub const WAL_ZERO_STEP_BYTES: usize = 64 * 1024;
 /// Rest between two such steps. A segment then takes about two seconds, unless the log needs it earlier.
 pub const WAL_ZERO_REST: Duration = Duration::from_millis(1);
-/// Bytes that one read takes from a segment when the log is read back; a record that is longer takes more.
+/// Bytes that one read takes from a segment when the log is read back.
 pub const WAL_READ_BYTES: usize = 1024 * 1024;
 /// Changes that a tree commit may cover before one is begun out of turn (etcd's batch limit).
 pub const BACKEND_BATCH_OPERATIONS_MAX: usize = 10_000;
 /// Bytes of one tree write; larger ones disturb the log's tail latency.
 pub const BACKEND_WRITE_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of events that wait to be sent on one watch stream; beyond, its watchers are told from history later.
+pub const WATCH_QUEUE_BYTES_MAX: usize = 512 * 1024;
+/// Responses that wait to be sent on one watch stream.
+pub const WATCH_QUEUE_RESPONSES_MAX: usize = 1024;
+/// Watchers that one piece of history is read for (etcd's number).
+pub const WATCH_CATCH_UP_WATCHERS_MAX: usize = 512;
 /// Bytes of answers that may wait for one client before its next large request waits, too.
 pub const CONNECTION_UNSENT_BYTES_MAX: usize = 4 << 20;
 /// Writes on their way through the log before further ones are refused (etcd: "too many requests").

@@ -459,3 +459,85 @@ fn the_program_s_faces_are_told_apart() {
     assert!(matches!(parsed("gateway"), Invocation::Exit(exit) if exit.code == 1));
     assert!(matches!(parsed("--version"), Invocation::Exit(exit) if exit.code == 0));
 }
+
+/// Command lines that etcd 3.5 and ringd both refuse, for the same reason and in the same words.
+const REFUSED_BY_BOTH: &[&str] = &[
+    "--foo",
+    "--snapshot-count=abc",
+    "--snapshot-count=99999999999999999999999",
+    "--snapshot-count",
+    "--snapshot-count=-1",
+    "--quota-backend-bytes=1e9",
+    "--pre-vote=maybe",
+    "--initial-cluster-state=bad",
+    "--listen-client-urls=foo",
+    "--listen-client-urls=127.0.0.1:1",
+    "--listen-client-urls=http://a:1/x",
+    "--listen-client-urls=http://a:x",
+    "--listen-client-urls=http://[::1",
+    "--listen-peer-urls=http://a",
+    "--listen-metrics-urls=:1",
+    "-listen-client-urls localhost:1",
+    "--heartbeat-interval=500 --election-timeout=1000",
+    "--election-timeout=60000",
+    "--election-timeout=0",
+    "--listen-client-urls=http://example.com:2379 --advertise-client-urls=http://a:1",
+    "--listen-client-urls=http://127.0.0.1:1",
+    "--listen-client-urls=http://127.0.0.1:1 --advertise-client-urls=http://:1",
+    "--initial-advertise-peer-urls=http://:1",
+    "--grpc-keepalive-min-time=5",
+    "-=x",
+    "---x",
+    "--auto-compaction-mode=foo",
+    "--max-concurrent-streams=abc",
+    "--max-concurrent-streams=4294967296",
+    "--cors=foo",
+    "--logger=capnslog",
+    "--logger=foo",
+    "--heartbeat-interval=0",
+    "--log-outputs=default,stderr",
+    "--tls-min-version=x",
+    "--v2-deprecation=foo",
+    "--proxy=foo",
+    "--discovery-fallback=x",
+    "--bcrypt-cost=-1",
+    "--initial-advertise-peer-urls=http://x",
+    "--enable-log-rotation",
+    "--config-file /nonexistent/etcd.yml",
+    "--cipher-suites=a --grpc-keepalive-timeout=1x",
+];
+
+/// With `ETCD_BIN`, every line is given to that etcd too.
+#[test]
+fn etcd_refuses_the_same_lines_in_the_same_words() {
+    let Some(binary) = std::env::var_os("ETCD_BIN") else {
+        return;
+    };
+    for line in REFUSED_BY_BOTH {
+        let Loaded::Exit(exit) = loaded(line) else {
+            panic!("{line} is taken")
+        };
+        let ours = match exit.code {
+            2 => exit.stderr.lines().next().unwrap().to_string(),
+            _ => error(line),
+        };
+        let scratch = tempfile::tempdir().unwrap();
+        // `timeout` ends an etcd that takes the line after all.
+        let output = std::process::Command::new("timeout")
+            .arg("3")
+            .arg(&binary)
+            .args(words(line))
+            .current_dir(scratch.path())
+            .output()
+            .unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        let theirs = stderr
+            .lines()
+            .find_map(|line| {
+                let json: serde_json::Value = serde_json::from_str(line).ok()?;
+                (json["msg"] == "failed to verify flags").then(|| json["error"].as_str().unwrap().to_string())
+            })
+            .unwrap_or_else(|| stderr.lines().next().unwrap_or_default().to_string());
+        assert_eq!((exit.code, ours), (output.status.code().unwrap(), theirs), "{line}");
+    }
+}

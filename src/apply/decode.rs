@@ -48,15 +48,22 @@ impl From<prost::DecodeError> for Malformed {
 }
 
 const TAG_ID: u32 = 1;
+const TAG_V2: u32 = 2;
 const TAG_HEADER: u32 = 100;
 
 /// The request in an entry's data, and the id that its proposer waits for (0 if it has none).
 pub(super) fn request(data: &Bytes) -> Result<(RequestId, Command), Malformed> {
-    match envelope(data) {
-        Ok(Some((id, tag, body))) => Ok((id, command(tag, body)?)),
-        Ok(None) => whole(InternalRaftRequest::decode(data.clone())?),
-        // Entries of old logs hold a v2 request without anything around it.
-        Err(Malformed) => v2(Request::decode(data.clone())?),
+    // Entries of old logs hold a v2 request without anything around it, which never reads as anything else: its method
+    // would have to be a message.
+    enveloped(data).or_else(|Malformed| v2(Request::decode(data.clone())?))
+}
+
+fn enveloped(data: &Bytes) -> Result<(RequestId, Command), Malformed> {
+    match envelope(data)? {
+        // An old request brings its own id.
+        Some((_, TAG_V2, body)) => v2(Request::decode(body)?),
+        Some((id, tag, body)) => Ok((id, command(tag, body)?)),
+        None => whole(InternalRaftRequest::decode(data.clone())?),
     }
 }
 
@@ -69,7 +76,7 @@ fn envelope(data: &Bytes) -> Result<Option<(RequestId, u32, Bytes)>, Malformed> 
         match (tag, wire_type) {
             (TAG_ID, WireType::Varint) => id = decode_varint(&mut rest)?,
             (TAG_HEADER, WireType::LengthDelimited) => header_id = id_of_header(take(&mut rest)?)?,
-            (2..=11 | 1000..=9900, WireType::LengthDelimited) => {
+            (TAG_V2..=11 | 1000..=9900, WireType::LengthDelimited) => {
                 let len = take(&mut rest)?.len();
                 let end = data.len() - rest.len();
                 if found.replace((tag, end - len..end)).is_some() {
@@ -107,7 +114,6 @@ fn take<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], Malformed> {
 
 fn command(tag: u32, body: Bytes) -> Result<Command, Malformed> {
     Ok(match tag {
-        2 => v2(Request::decode(body)?)?.1,
         3 => Command::Range(Message::decode(body)?),
         4 => Command::Put(Message::decode(body)?),
         5 => Command::DeleteRange(Message::decode(body)?),

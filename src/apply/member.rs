@@ -28,7 +28,7 @@ impl<T: Tree> State<T> {
     /// Reads a committed configuration change and judges it. Give [`ConfChangePlan::to_raft`] to raft, and what raft then
     /// has as its configuration to [`State::finish_conf_change`].
     pub fn plan_conf_change(&mut self, at: EntryAt, data: &Bytes) -> Result<ConfChangePlan, ApplyFault> {
-        self.check_position(at)?;
+        self.begin_entry(at)?;
         let mut to_raft = ConfChange::decode(data.clone()).map_err(|_| ApplyFault::Malformed(at.index))?;
         let request_id = RequestId(to_raft.id());
         let change = MemberChange::parse(&to_raft).map_err(|fault| ApplyFault::ConfChange(at.index, fault))?;

@@ -26,7 +26,7 @@ pub trait Tree: Records + RecordSink {
 }
 
 /// The key of a record in the `key` bucket.
-fn record_key(revision: Revision, kind: RecordKind, key: &mut [u8; Revision::ENCODED_LEN + 1]) -> &[u8] {
+pub(super) fn record_key(revision: Revision, kind: RecordKind, key: &mut [u8; Revision::ENCODED_LEN + 1]) -> &[u8] {
     key[..Revision::ENCODED_LEN].copy_from_slice(&revision.encode());
     match kind {
         RecordKind::Put => &key[..Revision::ENCODED_LEN],
@@ -101,5 +101,28 @@ impl<M: Map> Tree for Backend<M> {
 
     fn allocated_bytes(&self) -> u64 {
         self.size()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::Image;
+
+    #[test]
+    fn backend_is_a_tree() {
+        fn name_of_tree<T: Tree>() -> &'static str {
+            std::any::type_name::<T>()
+        }
+        assert!(name_of_tree::<Backend<Image>>().contains("Backend"));
+    }
+
+    #[test]
+    fn tombstones_have_a_mark_behind_their_revision() {
+        let mut key = [0; Revision::ENCODED_LEN + 1];
+        let revision = Revision::new(7, 1);
+        assert_eq!(record_key(revision, RecordKind::Put, &mut key), revision.encode());
+        let tombstone = record_key(revision, RecordKind::Tombstone, &mut key);
+        assert_eq!(Revision::decode(tombstone), Some((revision, true)));
     }
 }

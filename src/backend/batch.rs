@@ -13,7 +13,10 @@ use std::{
 
 use bytes::Bytes;
 
-use super::bucket::{BUCKETS, Bucket};
+use super::{
+    bucket::{BUCKETS, Bucket},
+    search::{guess, search_between, search_from},
+};
 
 /// Keys up to this length need no allocation. Revisions have 17 or 18 bytes, leases 8.
 const KEY_INLINE_MAX: usize = 38;
@@ -182,6 +185,16 @@ impl Batch {
         self.operations == 0
     }
 
+    /// An empty batch with room for as many revisions as this one has: growing a vector of that size by halves would hold up
+    /// the core that appends to it.
+    pub(super) fn successor(&self) -> Batch {
+        let mut batch = Batch::new();
+        batch.buckets[Bucket::Key as usize]
+            .tail
+            .reserve(self.bucket(Bucket::Key).tail.len());
+        batch
+    }
+
     pub(super) fn bucket(&self, bucket: Bucket) -> &BucketBatch {
         &self.buckets[bucket as usize]
     }
@@ -212,7 +225,7 @@ impl BucketBatch {
 
     #[inline]
     fn get(&self, key: &[u8]) -> Option<&Change> {
-        if let Ok(index) = self.tail.binary_search_by(|(present, _)| present.as_slice().cmp(key)) {
+        if let Some(index) = self.tail_index(key) {
             return Some(&self.tail[index].1);
         }
         if self.overlay.is_empty() {
@@ -220,6 +233,21 @@ impl BucketBatch {
         } else {
             self.overlay.get(key)
         }
+    }
+
+    #[inline]
+    fn tail_index(&self, key: &[u8]) -> Option<usize> {
+        let (first, last) = (self.tail.first()?.0.as_slice(), self.tail.last()?.0.as_slice());
+        // Most lookups are of keys that have been in the tree for long.
+        if key < first || key > last {
+            return None;
+        }
+        let compare = |index: usize| Ok::<_, ()>(self.tail[index].0.as_slice().cmp(key));
+        let found = match guess(key, first, last, self.tail.len() - 1) {
+            Some(start) => search_from(self.tail.len(), start, compare),
+            None => search_between(0..self.tail.len(), compare),
+        };
+        found.ok()?.ok()
     }
 
     pub(super) fn is_empty(&self) -> bool {

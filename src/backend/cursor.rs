@@ -15,9 +15,8 @@ pub type Pair<'a> = (&'a [u8], &'a [u8]);
 pub struct Cursor<'a, M: Map> {
     pages: &'a Pages<M>,
     root: BucketRoot,
-    /// From the root to the leaf; `depth` of them count. Frames deeper than usual go on the heap, which only a tree of
-    /// more than `FRAMES` levels needs.
-    frames: [Option<Frame<'a>>; FRAMES],
+    /// From the root to the leaf; `depth` of them count.
+    frames: [Option<Frame<'a>>; DEPTH_MAX],
     depth: usize,
 }
 
@@ -27,16 +26,12 @@ struct Frame<'a> {
     index: usize,
 }
 
-/// Levels that a cursor can hold. Pages of 4 KiB have 50 children or more unless keys are long, so that 16 levels are
-/// beyond any file; bbolt's branches have two children at least with the longest keys, and then 2^16 pages.
-const FRAMES: usize = DEPTH_MAX;
-
 impl<'a, M: Map> Cursor<'a, M> {
     pub(super) fn new(pages: &'a Pages<M>, root: BucketRoot) -> Cursor<'a, M> {
         Cursor {
             pages,
             root,
-            frames: [None; FRAMES],
+            frames: [None; DEPTH_MAX],
             depth: 0,
         }
     }
@@ -46,7 +41,7 @@ impl<'a, M: Map> Cursor<'a, M> {
     }
 
     fn push(&mut self, page: Page<'a>, index: usize) -> Result<(), Fault> {
-        if self.depth == FRAMES {
+        if self.depth == DEPTH_MAX {
             return Err(page.fault(0, FaultKind::TooDeep));
         }
         self.frames[self.depth] = Some(Frame { page, index });

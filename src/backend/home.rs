@@ -154,8 +154,9 @@ impl<M: Map> Backend<M> {
             return None;
         }
         self.sequence += 1;
+        let successor = self.open.successor();
         let sealed = Arc::new(SealedBatch {
-            batch: std::mem::take(&mut self.open),
+            batch: std::mem::replace(&mut self.open, successor),
             sequence: self.sequence,
         });
         self.view.sealed = Some(sealed.clone());

@@ -34,6 +34,7 @@ mod node;
 mod page;
 mod range;
 mod root;
+mod search;
 mod walk;
 
 pub use batch::{Batch, Key, SealedBatch};

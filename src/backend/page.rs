@@ -13,7 +13,10 @@
 //! bbolt ignores what is behind the content and writes zeros there, so that a page rewritten by it has no seal. Whoever
 //! writes a run here writes it whole, so a stale seal cannot outlive the page's reuse.
 
-use super::fault::{Fault, FaultKind};
+use super::{
+    fault::{Fault, FaultKind},
+    search::{search_between, search_from},
+};
 
 /// Bytes of a page's header.
 pub(super) const HEADER_LEN: usize = 16;
@@ -231,16 +234,13 @@ impl<'a> Page<'a> {
     /// Where `key` is, or where it would be: as `slice::binary_search`.
     #[inline]
     pub(super) fn search(&self, key: &[u8]) -> Result<Result<usize, usize>, Fault> {
-        let (mut low, mut high) = (0, self.count());
-        while low < high {
-            let middle = low + (high - low) / 2;
-            match self.key(middle)?.cmp(key) {
-                std::cmp::Ordering::Less => low = middle + 1,
-                std::cmp::Ordering::Equal => return Ok(Ok(middle)),
-                std::cmp::Ordering::Greater => high = middle,
-            }
-        }
-        Ok(Err(low))
+        search_between(0..self.count(), |index| Ok(self.key(index)?.cmp(key)))
+    }
+
+    /// As [`Page::search`], beginning at an element.
+    #[inline]
+    pub(super) fn search_from(&self, key: &[u8], guess: usize) -> Result<Result<usize, usize>, Fault> {
+        search_from(self.count(), guess, |index| Ok(self.key(index)?.cmp(key)))
     }
 
     /// The branch's child under which `key` belongs: the last whose first key is not greater, or the first one.
@@ -250,6 +250,21 @@ impl<'a> Page<'a> {
             Ok(index) => index,
             Err(index) => index.saturating_sub(1),
         })
+    }
+
+    /// Whether the run has a seal; a fault if it does not match. Not for inline pages, which have none.
+    pub(super) fn verify_seal(&self) -> Result<bool, Fault> {
+        match seal_matches(self.bytes, self.id) {
+            None => Ok(false),
+            Some(true) => Ok(true),
+            // Content that reaches to the end could look like a seal by a chance of one in 2^96; then it is content.
+            Some(false) if self.content_len()? + SEAL_LEN > self.bytes.len() => Ok(false),
+            Some(false) => Err(Fault {
+                page: self.id,
+                offset: self.offset,
+                kind: FaultKind::Checksum,
+            }),
+        }
     }
 
     /// Where the content ends, in bytes from the page's start. Reads every element.

@@ -14,6 +14,7 @@ use super::{
     fault::{Fault, FaultKind},
     meta::Meta,
     page::{BUCKET_FLAG, HEADER_LEN, Header, Page, u64_at},
+    search::guess,
 };
 
 /// Bytes of a bucket's header, at the start of its value in the root bucket.
@@ -160,12 +161,17 @@ impl<M: Map> Root<M> {
         self.buckets[bucket as usize]
     }
 
+    /// Whether the file has a bucket; one without keys is there too.
+    pub fn has_bucket(&self, bucket: Bucket) -> bool {
+        !matches!(self.bucket(bucket), BucketRoot::Absent)
+    }
+
     /// A cursor over a bucket.
     pub fn cursor(&self, bucket: Bucket) -> Cursor<'_, M> {
         Cursor::new(&self.pages, self.bucket(bucket))
     }
 
-    /// A value of this version.
+    /// A value of this version. Does not allocate.
     #[inline]
     pub fn get(&self, bucket: Bucket, key: &[u8]) -> Result<Option<&[u8]>, Fault> {
         let mut page = match self.bucket(bucket) {
@@ -175,14 +181,31 @@ impl<M: Map> Root<M> {
                 Page::parse(self.pages.map.bytes(offset, len), outer, offset)?
             }
         };
+        let mut start = None;
         for _ in 0..DEPTH_MAX {
+            let found = match start {
+                Some(start) => page.search_from(key, start)?,
+                None => page.search(key)?,
+            };
             if page.is_leaf() {
-                return match page.search(key)? {
+                return match found {
                     Ok(index) => Ok(Some(page.leaf(index)?.value)),
                     Err(_) => Ok(None),
                 };
             }
-            page = self.pages.page(page.child(page.child_index(key)?)?)?;
+            let index = match found {
+                Ok(index) => index,
+                Err(index) => index.saturating_sub(1),
+            };
+            let child = self.pages.page(page.child(index)?)?;
+            // Where in the child the key is likely to be is known from here, where its neighbours' first keys are at hand:
+            // without a look at keys of the child, which lie far apart.
+            start = if index + 1 < page.count() {
+                guess(key, page.key(index)?, page.key(index + 1)?, child.count())
+            } else {
+                None
+            };
+            page = child;
         }
         Err(page.fault(0, FaultKind::TooDeep))
     }
@@ -198,8 +221,9 @@ impl<M: Map> Root<M> {
     }
 }
 
-/// Levels a tree can have. A branch has two children at least, but for hand-made files; 2^40 pages would be 4 PiB.
-pub(super) const DEPTH_MAX: usize = 40;
+/// Levels a tree can have. With revisions as keys a branch of 4 KiB has a hundred children; even with keys so long that it
+/// has two, this is for a million leaves.
+pub(super) const DEPTH_MAX: usize = 20;
 
 /// Holds a version of the tree: while it lives, the pages of that version are not used for anything else.
 pub struct Pin<M: Map>(pub(super) Arc<Root<M>>);

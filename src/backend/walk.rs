@@ -1,14 +1,14 @@
 //! Visits every page that a version reaches: to know which are free when a file is opened, and for a whole-file check.
 //!
-//! Seals are verified here and not on each read: at open, where every page is touched anyway and crc32fast adds little
-//! to that, in `check`, and where pages leave the file (defragmentation reads through the same walk). Between these a page in
+//! Seals are verified here and not on each read: at open, where every page is touched anyway and a checksum adds little
+//! to that; by a check; and by defragmentation, which would else give damaged content a new seal. Between these a page in
 //! memory is as good as any other memory.
 
 use crate::host::Map;
 
 use super::{
     fault::{Fault, FaultKind},
-    page::{BUCKET_FLAG, Page, seal_matches},
+    page::{BUCKET_FLAG, Page},
     root::{BucketRoot, DEPTH_MAX, Pages, Root},
 };
 
@@ -113,13 +113,8 @@ impl<'a, M: Map> Walk<'a, M> {
         }
         self.run_count += 1;
         let page = Page::parse(run, id, offset)?;
-        match seal_matches(run, id) {
-            Some(true) => self.sealed_count += 1,
-            // Content that reaches to the end could look like a seal by a chance of one in 2^96; then it is content.
-            Some(false) if page.content_len()? + super::page::SEAL_LEN <= run.len() => {
-                return Err(fault(FaultKind::Checksum));
-            }
-            _ => {}
+        if page.verify_seal()? {
+            self.sealed_count += 1;
         }
         self.visit_elements(page, bounds, level)
     }

@@ -3,13 +3,18 @@
 //! Parsing is pure and ends in an [`Invocation`]; carrying a [`Command`] out is `run`'s part, on a `Host`.
 
 mod arguments;
+mod check;
 mod print;
+mod restore;
+mod run;
+mod status;
 
 use std::{io, path::Path, path::PathBuf};
 
 use crate::config::{self, Config, Exit, InitialCluster, Loaded, Notice, Url};
 
 pub use print::{OutputFormat, SnapshotStatus, print_status};
+pub use run::run;
 
 /// What the program was called for.
 #[derive(Clone, Debug, PartialEq)]

@@ -33,6 +33,7 @@ pub use duration::{DurationError, format_duration, parse_duration};
 pub use feature::{FEATURES, Feature, FeatureGates, Stage};
 pub use help::{help_text, usage_text};
 pub use url::{Scheme, Url, UrlError, parse_urls};
+pub use validate::verify_bootstrap;
 
 /// A member's name to its peer URLs (sorted).
 pub type InitialCluster = BTreeMap<String, Vec<Url>>;
@@ -349,7 +350,7 @@ pub fn load(
 
 /// Runs a fuzz entry through 1,000 seeded inputs: noise, and noise made of what the parsers look for.
 #[cfg(test)]
-fn fuzz_seeds(entry: fn(&[u8])) {
+pub(crate) fn fuzz_seeds(entry: fn(&[u8])) {
     const PIECES: &[&[u8]] = &[
         b"-",
         b"--",

@@ -1,6 +1,9 @@
 //! What values must be among each other, in etcd's order and words.
 
-use super::{ClusterState, Config, Feature, LogLevel, Notice, Url, duration::go_quote, url::Scheme, value::Values};
+use super::{
+    ClusterState, Config, Feature, InitialCluster, LogLevel, Notice, Url, duration::go_quote, url::Scheme,
+    value::Values,
+};
 
 /// etcd tells this one twice.
 pub(super) const ADVERTISE_UNSET: &str =
@@ -149,66 +152,81 @@ fn check_advertised(flag: &str, urls: &[Url]) -> Result<(), String> {
     Ok(())
 }
 
+/// Checks what only matters when a directory without a log begins a cluster (`advertised` are then this member's peer
+/// URLs) or joins one. In etcd's words; names of hosts are compared as they are written.
+///
+/// # Errors
+/// The sentence to fail with.
+pub fn verify_bootstrap(name: &str, cluster: &InitialCluster, advertised: Option<&[Url]>) -> Result<(), String> {
+    let Some(own) = cluster.get(name) else {
+        let name = go_quote(name);
+        return Err(format!(
+            "couldn't find local name {name} in the initial cluster configuration"
+        ));
+    };
+    if let Some(advertised) = advertised {
+        let join = |urls: &[&Url], prefix: &str| {
+            urls.iter()
+                .map(|url| format!("{prefix}{url}"))
+                .collect::<Vec<String>>()
+                .join(",")
+        };
+        let advertised: Vec<&Url> = advertised.iter().collect();
+        let prefix = format!("{name}=");
+        let missing: Vec<&Url> = own.iter().filter(|url| !advertised.contains(url)).collect();
+        if !missing.is_empty() {
+            return Err(format!(
+                "--initial-cluster has {} but missing from --initial-advertise-peer-urls={}",
+                join(&missing, &prefix),
+                join(&advertised, "")
+            ));
+        }
+        let missing: Vec<&Url> = advertised.iter().copied().filter(|url| !own.contains(url)).collect();
+        if !missing.is_empty() {
+            return Err(format!(
+                "--initial-advertise-peer-urls has {} but missing from --initial-cluster={}",
+                join(&missing, ""),
+                join(&advertised, &prefix)
+            ));
+        }
+    }
+    let mut seen = Vec::new();
+    for url in cluster.values().flatten() {
+        if seen.contains(&url) {
+            return Err(format!(
+                "initial cluster {} has duplicate url",
+                initial_cluster_text(cluster)
+            ));
+        }
+        seen.push(url);
+    }
+    Ok(())
+}
+
+/// The members as a flag has them, sorted.
+fn initial_cluster_text(cluster: &InitialCluster) -> String {
+    let mut pairs: Vec<String> = Vec::new();
+    for (name, urls) in cluster {
+        pairs.extend(urls.iter().map(|url| format!("{name}={url}")));
+    }
+    pairs.sort();
+    pairs.join(",")
+}
+
 impl Config {
-    /// Checks what only matters when a directory without a log begins a cluster or joins one; a member that has a log
-    /// takes its cluster from there. In etcd's words; names of hosts are compared as they are written.
+    /// [`verify_bootstrap`] of this configuration. A member that has a log takes its cluster from there instead.
     ///
     /// # Errors
     /// The sentence to fail with.
     pub fn verify_bootstrap(&self) -> Result<(), String> {
-        let Some(own) = self.initial_cluster.get(&self.name) else {
-            return Err(format!(
-                "couldn't find local name {} in the initial cluster configuration",
-                go_quote(&self.name)
-            ));
-        };
-        if self.initial_cluster_state == ClusterState::New {
-            let join = |urls: &[&Url], prefix: &str| {
-                urls.iter()
-                    .map(|url| format!("{prefix}{url}"))
-                    .collect::<Vec<String>>()
-                    .join(",")
-            };
-            let advertised: Vec<&Url> = self.initial_advertise_peer_urls.iter().collect();
-            let prefix = format!("{}=", self.name);
-            let missing: Vec<&Url> = own.iter().filter(|url| !advertised.contains(url)).collect();
-            if !missing.is_empty() {
-                return Err(format!(
-                    "--initial-cluster has {} but missing from --initial-advertise-peer-urls={}",
-                    join(&missing, &prefix),
-                    join(&advertised, "")
-                ));
-            }
-            let missing: Vec<&Url> = advertised.iter().copied().filter(|url| !own.contains(url)).collect();
-            if !missing.is_empty() {
-                return Err(format!(
-                    "--initial-advertise-peer-urls has {} but missing from --initial-cluster={}",
-                    join(&missing, ""),
-                    join(&advertised, &prefix)
-                ));
-            }
-        }
-        let mut seen = Vec::new();
-        for url in self.initial_cluster.values().flatten() {
-            if seen.contains(&url) {
-                return Err(format!(
-                    "initial cluster {} has duplicate url",
-                    self.initial_cluster_text()
-                ));
-            }
-            seen.push(url);
-        }
-        Ok(())
+        let is_new = self.initial_cluster_state == ClusterState::New;
+        let advertised = is_new.then_some(&self.initial_advertise_peer_urls[..]);
+        verify_bootstrap(&self.name, &self.initial_cluster, advertised)
     }
 
     /// The members as a flag has them, sorted.
     pub fn initial_cluster_text(&self) -> String {
-        let mut pairs: Vec<String> = Vec::new();
-        for (name, urls) in &self.initial_cluster {
-            pairs.extend(urls.iter().map(|url| format!("{name}={url}")));
-        }
-        pairs.sort();
-        pairs.join(",")
+        initial_cluster_text(&self.initial_cluster)
     }
 
     /// Ticks of raft without a leader until an election.

@@ -158,7 +158,7 @@ impl Membership {
     /// the cluster. A lone started member may always be joined by a second.
     pub fn may_add_voter(&self) -> bool {
         let (voters, started) = self.voters_started(None);
-        (started == 1 && voters == 1) || started > (voters + 1) / 2
+        (started == 1 && voters == 1) || started > voters.div_ceil(2)
     }
 
     /// Whether those that remain when this member leaves have a majority that has started.
@@ -170,7 +170,7 @@ impl Membership {
     /// Whether promoting a learner, which counts as started, leaves a majority that has started.
     pub fn may_promote(&self) -> bool {
         let (voters, started) = self.voters_started(None);
-        started + 1 > (voters + 1) / 2
+        started + 1 > voters.div_ceil(2)
     }
 
     fn voters_started(&self, without: Option<MemberId>) -> (usize, usize) {

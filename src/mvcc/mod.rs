@@ -32,6 +32,8 @@ mod golden;
 pub(crate) mod memory;
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod scenarios;
 
 pub use compaction::{
     Compaction, CompactionMarks, CompactionStep, PhysicalCompaction, decode_compaction_mark, encode_compaction_mark,
@@ -75,6 +77,7 @@ pub trait Records {
     }
 
     /// Visits records from `from` on, in the order of their revisions, until the end or until `visit` breaks.
+    #[allow(clippy::type_complexity)] // It is as complex as what it visits.
     fn scan(&self, from: Revision, visit: &mut dyn FnMut(Revision, RecordKind, &[u8]) -> ControlFlow<()>);
 }
 

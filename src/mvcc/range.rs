@@ -79,6 +79,13 @@ impl<'a> RangeQuery<'a> {
     }
 }
 
+impl RangeQuery<'_> {
+    /// Whether revisions are bounded.
+    pub(super) fn is_bounded(&self) -> bool {
+        Bounds::of(self).is_some()
+    }
+}
+
 /// One key of a result, without its record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RangeItem {

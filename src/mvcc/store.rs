@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Compaction, HashJob, Hashes, Index, KeyState, PreviousRecords, RangeQuery, RangeResult, RangeScan, RecordSink,
-    Records, Span, WriteTxn,
+    Compaction, HashJob, Hashes, Index, KeyState, PreviousRecords, RangeItem, RangeQuery, RangeResult, RangeScan,
+    RecordSink, Records, Span, SpanEnd, WriteTxn,
 };
 use crate::base::Reject;
 
@@ -107,9 +107,30 @@ impl Store {
         query: &RangeQuery<'_>,
         current: i64,
     ) -> Result<RangeResult, Reject> {
+        if let Some(result) = self.range_of_one(query, current)? {
+            return Ok(result);
+        }
         let mut scan = self.range_begin_at(query, current)?;
         while !self.range_slice(&mut scan, usize::MAX) {}
         Ok(scan.finish(records))
+    }
+
+    /// Answers a range of one key without a walk: most ranges are of this kind.
+    fn range_of_one(&self, query: &RangeQuery<'_>, current: i64) -> Result<Option<RangeResult>, Reject> {
+        if query.span.end != SpanEnd::Single || query.is_bounded() {
+            return Ok(None);
+        }
+        let revision = self.readable_revision_at(query.revision, current)?;
+        let state = self.index.at(query.span.start, revision);
+        let item = state.filter(|_| !query.count_only).map(|state| RangeItem {
+            modified: state.modified,
+        });
+        Ok(Some(RangeResult {
+            revision: current,
+            count: i64::from(state.is_some()),
+            more: false,
+            items: item.into_iter().collect(),
+        }))
     }
 
     /// Begins a range that is walked in slices. Unless it is finished before the next write, the caller pins
@@ -177,8 +198,9 @@ impl Store {
         Ok(HashJob::new(revision, self.compact_revision))
     }
 
-    /// Walks on over at most `keys_max` keys of the index; true when [`HashJob::into_hasher`] may be called. Unless
-    /// that is before the next compaction, the caller pins the revision.
+    /// Walks on over at most `keys_max` keys of the index; true when [`HashJob::into_hasher`] may be called. A later
+    /// compaction would take records away that count: the caller pins the revision until the hasher has read them, or
+    /// lets it read a snapshot of the tree.
     pub fn hash_slice(&self, job: &mut HashJob, keys_max: usize) -> bool {
         job.slice(&self.index, keys_max)
     }

@@ -13,6 +13,7 @@ use super::{AcceptConfig, Cores, DataDirectory, Stop};
 use crate::{
     apply::quota,
     backend::{Backend, CommitReport, Store, StoreEvent, StoreOptions, StoreRequest},
+    base::MemberId,
     config::{Config, Url, WalSync as WalSyncChoice, version},
     host::{Host, Net, Notify, Receiver, Sender, mailbox},
     lease::{LessorConfig, ttl_floor_seconds},
@@ -21,7 +22,7 @@ use crate::{
         Fault,
         answer::Facts,
         boot::{self, BootOptions, NewCluster},
-        cycle::ReplicaOptions,
+        cycle::{Replica, ReplicaOptions},
         drive::{Home, LoopOptions, run as run_home},
         leases::Identity,
         snapshotter::{SnapshotOptions, Snapshotter},
@@ -33,8 +34,10 @@ use crate::{
         http::Pages,
         session::Service,
         snapshot::Pump,
+        watch::Watches,
     },
     wal::{WalOptions, WalSync},
+    watch::{ResponseIdentity, WatchHub, WatchLimits},
     wire::server::ServerOptions,
 };
 
@@ -156,6 +159,7 @@ async fn home(
     let desk = Rc::new(Desk::new());
     let pump = Rc::new(Pump::default());
     host.spawn(pump.clone().run());
+    let watches = watches(&host, &config, &booted.replica, &desk);
     let wal = Rc::new(booted.wal);
     let snapshot_options = SnapshotOptions {
         entries: config.snapshot_count,
@@ -180,6 +184,7 @@ async fn home(
         clients_max,
         &desk,
         &pump,
+        &watches,
         ready.clone(),
         listeners,
         metrics_listeners,
@@ -197,11 +202,12 @@ async fn home(
             storage_version: String::new(),
             quota_bytes: config.quota_backend_bytes.unwrap_or(0),
         },
-        identity: identity(&config, &booted.replica, booted.member_id),
+        identity: identity(&config, booted.member_id),
         replica: booted.replica,
         resume_compaction: booted.resume_compaction,
         wal: wal.clone(),
         desk,
+        watches,
         store: channels.requests,
         store_events: channels.events,
         snapshotter,
@@ -214,11 +220,7 @@ async fn home(
     Ok(())
 }
 
-fn identity<M: crate::host::Map>(
-    config: &Config,
-    _replica: &crate::replica::cycle::Replica<Backend<M>>,
-    member_id: crate::base::MemberId,
-) -> Identity {
+fn identity(config: &Config, member_id: MemberId) -> Identity {
     let (major, minor) = config.hold_cluster_version.unwrap_or((3, 6));
     Identity {
         member_id,
@@ -231,6 +233,32 @@ fn identity<M: crate::host::Map>(
         cluster_version: format!("{major}.{minor}.0"),
         election_timeout: config.election_timeout,
     }
+}
+
+fn watches<M: crate::host::Map>(
+    host: &RingHost,
+    config: &Config,
+    replica: &Replica<Backend<M>>,
+    desk: &Rc<Desk>,
+) -> Rc<Watches> {
+    let state = replica.state();
+    let identity = ResponseIdentity {
+        cluster_id: state.config().cluster_id.0,
+        member_id: state.config().member_id.0,
+        raft_term: replica.consensus().term().0,
+    };
+    let hub = WatchHub::new(
+        identity,
+        WatchLimits::new(config.request_bytes_max as usize),
+        state.store().current_revision(),
+        state.store().compact_revision(),
+        host.random_u64(),
+    );
+    Rc::new(Watches::new(
+        hub,
+        config.watch_progress_notify_interval,
+        desk.replica_notify().clone(),
+    ))
 }
 
 fn boot_options(config: &Config, paths: &Paths) -> BootOptions {
@@ -331,6 +359,7 @@ fn spawn_accept(
     clients_max: usize,
     desk: &Rc<Desk>,
     pump: &Rc<Pump>,
+    watches: &Rc<Watches>,
     ready: Rc<Notify>,
     listeners: Listeners,
     metrics_listeners: Listeners,
@@ -359,6 +388,7 @@ fn spawn_accept(
             txn_operations_max: config.txn_operations_max,
             desk: desk.clone(),
             pump: pump.clone(),
+            watches: watches.clone(),
             http: pages(is_metrics_only),
         })
     };

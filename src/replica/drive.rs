@@ -29,10 +29,16 @@ use crate::{
     base::Monotonic,
     host::{Disk, File, Host, Notify, Receiver, Sender},
     limits,
+    mvcc::history_slice,
     ops::health::HealthAlarm,
     propose::{Call, FileWork, Request, Ticket},
-    rpc::{desk::Desk, http::MemberView},
+    rpc::{
+        desk::Desk,
+        http::MemberView,
+        watch::{HISTORY_SLICE, Watches},
+    },
     wal::{Wal, WalFault, WriteReport},
+    watch::ResponseIdentity,
     wire::proto::etcdserverpb::AlarmType,
 };
 
@@ -66,6 +72,8 @@ pub struct Home<H: Host, M: crate::host::Map> {
     pub wal: Rc<Wal<H>>,
     /// Connections of this core.
     pub desk: Rc<Desk>,
+    /// Their watchers.
+    pub watches: Rc<Watches>,
     /// To the thread that writes the tree's file.
     pub store: Sender<StoreRequest<M>>,
     /// From it.
@@ -138,6 +146,7 @@ pub async fn run<H: Host, M: crate::host::Map>(mut home: Home<H, M>) -> Result<H
             home.replica.persisted(&mut progress.outputs);
         }
         home.take_calls(&mut progress, now);
+        home.feed_history();
         home.tick(&mut progress, now);
         home.replica.turn(now, &mut progress.outputs)?;
         home.start_write(&mut progress);
@@ -264,11 +273,33 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
         }
         let state = self.replica.state();
         let alarms = state.alarms().list(0);
+        self.watches.set_identity(ResponseIdentity {
+            cluster_id: state.config().cluster_id.0,
+            member_id: state.config().member_id.0,
+            raft_term: self.replica.consensus().term().0,
+        });
         self.desk.set_view(MemberView {
             alarms: alarms.iter().map(|alarm| health_alarm(alarm.alarm())).collect(),
             has_leader: self.replica.consensus().leader().is_some(),
             cluster_version: state.members().version().map(ToString::to_string),
         });
+    }
+
+    /// Reads one piece of history for watchers that are behind.
+    fn feed_history(&mut self) {
+        self.replica
+            .state_mut()
+            .set_previous_records(self.watches.previous_records());
+        let Some(request) = self.watches.history_request() else {
+            return;
+        };
+        let state = self.replica.state();
+        let wants = |key: &[u8]| self.watches.wants_history_of(key);
+        let (from, to, previous) = (request.from, request.to, request.previous);
+        let slice = history_slice(state.store(), state.tree(), from, to, HISTORY_SLICE, previous, wants);
+        self.watches.feed_history(slice);
+        // There may be more, for these watchers or for others.
+        self.desk.replica_notify().notify();
     }
 
     fn take_calls(&mut self, progress: &mut Progress<M>, now: Monotonic) {
@@ -285,6 +316,7 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
             self.replica.tick(now, &mut progress.outputs);
             progress.is_view_stale = true;
             self.desk.wake_due(now);
+            self.watches.tick(now);
         }
         if now >= progress.next_lease_tick {
             progress.next_lease_tick = now + crate::lease::EXPIRY_TICK;
@@ -321,6 +353,11 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
         }
         let outputs = &mut progress.outputs;
         outputs.reads = reads;
+        // Who has an answer finds that the watchers were told.
+        if !outputs.commits.is_empty() {
+            self.watches.publish(&outputs.commits);
+            outputs.commits.clear();
+        }
         for (ticket, reply) in outputs.replies.drain(..) {
             self.desk.reply(ticket, reply);
         }
@@ -352,7 +389,10 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
                 let what = if is_raised { "alarm raised" } else { "alarm disarmed" };
                 tracing::warn!(alarm, from = format!("{member:x}"), "{what}");
             }
-            Effect::Compact { compaction, .. } => compactor.schedule(Some(*compaction), requested.held),
+            Effect::Compact { compaction, .. } => {
+                self.watches.compacted(compaction.revision());
+                compactor.schedule(Some(*compaction), requested.held);
+            }
             Effect::AwaitCompaction { .. } => compactor.schedule(None, requested.held),
             Effect::MembersChanged => tracing::info!("membership changed"),
             Effect::ClusterVersionChanged => tracing::info!("set cluster version"),

@@ -410,10 +410,14 @@ mod tests {
                 let mut write = std::pin::pin!(file.write_at(at * 4096, buffer));
                 assert!(futures_lite::future::poll_once(write.as_mut()).await.is_none());
             }
-            // An operation behind them all; writes may finish in any order, so time decides.
-            host.sleep_until(host.now() + std::time::Duration::from_millis(300))
-                .await;
-            file.sync_data().await.unwrap();
+            // They finish by themselves, in any order.
+            for _ in 0..1000 {
+                if fs::read(&path).unwrap().iter().all(|&byte| byte == 9) {
+                    return;
+                }
+                host.sleep_until(host.now() + std::time::Duration::from_millis(20))
+                    .await;
+            }
         });
         assert!(fs::read(read_back).unwrap().iter().all(|&byte| byte == 9));
     }
@@ -437,6 +441,20 @@ mod tests {
             file.sync_data().await.unwrap();
         });
         assert_eq!(fs::read(read_back).unwrap().len(), 8192);
+    }
+
+    #[test]
+    fn a_filesystem_without_direct_writes_is_written_through_the_page_cache() {
+        run_test(|host| async move {
+            // procfs refuses O_DIRECT.
+            let path = Path::new("/proc/self/oom_score_adj");
+            let file = host.disk().open(path, OpenMode::DirectDurable).await.unwrap();
+            assert!(!file.is_direct());
+            let flags = system::status_flags(file.system_file()).unwrap();
+            assert_eq!(flags & (libc::O_DSYNC | libc::O_DIRECT), libc::O_DSYNC);
+            let content = file.read_at(0, 4096).await.unwrap();
+            assert!(content.ends_with(b"\n"), "{content:?}");
+        });
     }
 
     #[test]

@@ -164,7 +164,10 @@ async fn guard_loop(stats: Arc<ExecutorStats>) {
     }
 }
 
-/// The machine as seen by one executor's tasks. Made by [`spawn`] and [`run_here`]; clones are free.
+/// The machine as seen by one executor's tasks. Made by [`spawn`] and [`run_here`]; clones are cheap.
+///
+/// glommio counts the wakers of a task in 16 bits and panics at the 32,768th: a task is to be waited on through few
+/// wakers (one per connection, never one per request or watcher).
 #[derive(Clone)]
 pub struct RingHost {
     disk: RingDisk,
@@ -309,7 +312,7 @@ mod tests {
                 host.sleep_until(at).await;
                 let late = host.now().since(at);
                 assert!(host.now() >= at);
-                assert!(late < Duration::from_millis(500), "{millis} ms: late by {late:?}");
+                assert!(late < Duration::from_secs(5), "{millis} ms: late by {late:?}");
             }
             assert!(host.wall_time().unix_millis() > 1_600_000_000_000);
             assert_ne!(host.random_u64(), host.random_u64());

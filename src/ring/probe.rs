@@ -173,10 +173,11 @@ fn memlock_limit(limit: u64) -> Result<(), Obstacle> {
     Ok(())
 }
 
-/// How many clients may be connected at once: the limit of descriptors less those reserved.
+/// How many clients may be connected at once: the limit of descriptors less those reserved. The soft limit is raised to
+/// the hard one first, as Go's runtime does for etcd.
 pub fn check_descriptors() -> Result<usize, Obstacle> {
-    match system::resource_limit(libc::RLIMIT_NOFILE) {
-        Ok((limit, _)) => connections_of_limit(limit),
+    match system::raise_limit(libc::RLIMIT_NOFILE) {
+        Ok(limit) => connections_of_limit(limit),
         Err(error) => Err(Obstacle::RingFailed(error.to_string())),
     }
 }

@@ -85,3 +85,23 @@ unsafe extern "C" fn __wrap___sys_io_uring_setup(entries: c_uint, parameters: *m
     // SAFETY: passes on the caller's own arguments.
     unsafe { __real___sys_io_uring_setup(entries, parameters) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_ring_is_asked_for_again_without_the_flag() {
+        const TOO_MANY: u32 = 1 << 20;
+        let mut parameters = [0u32; 30];
+        let before = rings();
+        expect_main_ring(TOO_MANY);
+        // SAFETY: `struct io_uring_params` has 30 words.
+        let result = unsafe { __wrap___sys_io_uring_setup(TOO_MANY, parameters.as_mut_ptr()) };
+        // liburing's function gives -1 with errno, or the negative code.
+        assert!(result < 0);
+        assert_eq!(parameters[FLAGS_WORD], 0);
+        assert!(rings().1 > before.1);
+        assert_eq!(EXPECTED_ENTRIES.get(), 0);
+    }
+}

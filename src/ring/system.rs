@@ -145,6 +145,20 @@ pub fn resource_limit(resource: libc::__rlimit_resource_t) -> io::Result<(u64, u
     Ok((limit.rlim_cur, limit.rlim_max))
 }
 
+/// Raises a resource's soft limit to its hard one; what it is afterwards.
+pub fn raise_limit(resource: libc::__rlimit_resource_t) -> io::Result<u64> {
+    let (soft, hard) = resource_limit(resource)?;
+    let limit = libc::rlimit {
+        rlim_cur: hard,
+        rlim_max: hard,
+    };
+    // SAFETY: takes a number and a pointer to a struct that outlives the call.
+    match check(unsafe { libc::setrlimit(resource, &limit) }) {
+        Ok(()) => Ok(hard),
+        Err(_) => Ok(soft),
+    }
+}
+
 /// Opens the smallest ring there is and closes it: the error tells why io_uring cannot be had.
 pub fn try_ring() -> io::Result<()> {
     use std::os::fd::FromRawFd;

@@ -18,7 +18,7 @@ use crate::{
 /// The calls and answers of one core.
 pub struct Desk {
     calls: RefCell<Vec<Call>>,
-    replica: Notify,
+    replica: Rc<Notify>,
     outboxes: RefCell<Slab<Rc<Outbox>>>,
     incarnation: Cell<u32>,
     view: RefCell<MemberView>,
@@ -44,7 +44,7 @@ impl Desk {
     pub fn new() -> Desk {
         Desk {
             calls: RefCell::default(),
-            replica: Notify::new(),
+            replica: Rc::default(),
             outboxes: RefCell::default(),
             incarnation: Cell::new(0),
             view: RefCell::default(),
@@ -105,7 +105,7 @@ impl Desk {
     }
 
     /// What wakes the replica.
-    pub fn replica_notify(&self) -> &Notify {
+    pub fn replica_notify(&self) -> &Rc<Notify> {
         &self.replica
     }
 

@@ -13,6 +13,7 @@ pub mod route;
 pub mod session;
 pub mod snapshot;
 pub mod status;
+pub mod watch;
 
 use bytes::Bytes;
 use prost::Message;

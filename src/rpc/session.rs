@@ -17,6 +17,7 @@ use super::{
     http::{self, Asked},
     route,
     snapshot::{self, Pump, SnapshotSender, SnapshotStep},
+    watch::{WatchStream, Watches},
 };
 use crate::{
     base::Monotonic,
@@ -37,6 +38,8 @@ pub struct Service {
     pub txn_operations_max: u32,
     /// Where the replica takes calls.
     pub desk: Rc<Desk>,
+    /// The watchers of this core.
+    pub watches: Rc<Watches>,
     /// Moves snapshots from the store's thread to this core.
     pub pump: Rc<Pump>,
     /// What the HTTP endpoints tell.
@@ -51,8 +54,9 @@ pub struct Session {
     /// Calls whose first message is still to come, and streams.
     calls: HashMap<StreamId, CallState, FixedState>,
     replies: Vec<Reply>,
-    /// Streams on which snapshots are sent.
-    snapshots: Vec<StreamId>,
+    now: Monotonic,
+    /// Streams on which snapshots and watch responses are sent.
+    feeds: Vec<StreamId>,
 }
 
 enum CallState {
@@ -60,6 +64,8 @@ enum CallState {
     Expecting(Method),
     /// Lease keepalives: answers owed, and whether the client has said all.
     KeepAlive { owed: usize, is_half_closed: bool },
+    /// Watchers.
+    Watch(WatchStream),
     /// A snapshot under way.
     Snapshot(Box<SnapshotSender>),
     /// An HTTP request that waits for the reads it tries.
@@ -86,7 +92,8 @@ impl Session {
             wire,
             calls: HashMap::with_hasher(FixedState::default()),
             replies: Vec::new(),
-            snapshots: Vec::new(),
+            now,
+            feeds: Vec::new(),
         }
     }
 
@@ -97,6 +104,7 @@ impl Session {
 
     /// Takes bytes that the peer sent and submits what they ask for.
     pub fn receive(&mut self, input: &mut BytesMut, now: Monotonic) {
+        self.now = now;
         self.wire.receive(input, now);
         self.dispatch();
     }
@@ -109,13 +117,14 @@ impl Session {
 
     /// Turns what the replica answered since the last time into output.
     pub fn answer(&mut self, now: Monotonic) {
+        self.now = now;
         let mut replies = std::mem::take(&mut self.replies);
         self.outbox.take_replies(&mut replies);
         for reply in replies.drain(..) {
             self.answer_one(reply);
         }
         self.replies = replies;
-        self.feed_snapshots();
+        self.feed_all();
         if self.outbox.is_closing() {
             self.wire.shutdown(now);
         }
@@ -157,7 +166,7 @@ impl Session {
                     self.calls.remove(&stream);
                 }
                 ServerEvent::Http { stream, request } => self.serve_http(stream, &request),
-                ServerEvent::Writable { .. } => self.feed_snapshots(),
+                ServerEvent::Writable { .. } => self.feed_all(),
             }
         }
     }
@@ -169,6 +178,11 @@ impl Session {
             return;
         };
         match method {
+            Method::Watch => {
+                let watch = self.service.watches.open(self.outbox.clone(), self.now);
+                self.calls.insert(stream, CallState::Watch(watch));
+                self.feeds.push(stream);
+            }
             Method::LeaseKeepAlive => {
                 self.calls.insert(
                     stream,
@@ -187,6 +201,12 @@ impl Session {
     fn take_message(&mut self, stream: StreamId, message: Bytes) {
         match self.calls.get_mut(&stream) {
             None | Some(CallState::Http(_) | CallState::Snapshot(_)) => {}
+            Some(CallState::Watch(watch)) => match watch.take(message) {
+                Ok(()) => {
+                    self.feed(stream);
+                }
+                Err(status) => self.end(stream, &status),
+            },
             Some(CallState::Expecting(method)) => {
                 let method = *method;
                 self.calls.remove(&stream);
@@ -221,33 +241,45 @@ impl Session {
         let feed = self.service.pump.add(receiver, self.outbox.clone());
         let sender = SnapshotSender::new(feed, self.service.pump.clone(), String::new());
         self.calls.insert(stream, CallState::Snapshot(Box::new(sender)));
-        self.snapshots.push(stream);
+        self.feeds.push(stream);
         self.submit(stream, Method::Snapshot, Request::File(FileWork::Snapshot(sink)));
     }
 
-    /// Sends what snapshots have, as far as the client's windows allow.
-    fn feed_snapshots(&mut self) {
-        let mut streams = std::mem::take(&mut self.snapshots);
-        streams.retain(|stream| self.feed_snapshot(*stream));
-        self.snapshots = streams;
+    /// Sends what snapshots and watchers have, as far as the client's windows allow.
+    fn feed_all(&mut self) {
+        let mut streams = std::mem::take(&mut self.feeds);
+        streams.retain(|stream| self.feed(*stream));
+        self.feeds = streams;
     }
 
-    /// Whether the snapshot goes on.
-    fn feed_snapshot(&mut self, stream: StreamId) -> bool {
-        let Some(CallState::Snapshot(sender)) = self.calls.get_mut(&stream) else {
-            return false;
-        };
-        while self.wire.queued_bytes(stream) < self.service.wire.stream_queue_bytes_high {
-            match sender.step() {
-                SnapshotStep::Message(message) => self.wire.send_message(stream, message),
-                SnapshotStep::Wait => return true,
-                SnapshotStep::End(status) => {
-                    self.end(stream, &status);
-                    return false;
+    /// Whether the stream goes on.
+    fn feed(&mut self, stream: StreamId) -> bool {
+        let high = self.service.wire.stream_queue_bytes_high;
+        match self.calls.get_mut(&stream) {
+            Some(CallState::Watch(watch)) => {
+                while self.wire.queued_bytes(stream) < high {
+                    match watch.pop() {
+                        Some(message) => self.wire.send_message(stream, message),
+                        None => break,
+                    }
                 }
+                true
             }
+            Some(CallState::Snapshot(sender)) => {
+                while self.wire.queued_bytes(stream) < high {
+                    match sender.step() {
+                        SnapshotStep::Message(message) => self.wire.send_message(stream, message),
+                        SnapshotStep::Wait => return true,
+                        SnapshotStep::End(status) => {
+                            self.end(stream, &status);
+                            return false;
+                        }
+                    }
+                }
+                true
+            }
+            _ => false,
         }
-        true
     }
 
     fn submit(&mut self, stream: StreamId, method: Method, request: Request) {
@@ -256,7 +288,7 @@ impl Session {
 
     fn half_close(&mut self, stream: StreamId) {
         match self.calls.get_mut(&stream) {
-            None | Some(CallState::Http(_) | CallState::Snapshot(_)) => {}
+            None | Some(CallState::Http(_) | CallState::Snapshot(_) | CallState::Watch(_)) => {}
             Some(CallState::Expecting(_)) => {
                 // grpc-go's handler reads one message and passes on what reading gave.
                 self.end(stream, &Status::new(Code::Unknown, "EOF"));

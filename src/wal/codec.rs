@@ -59,13 +59,13 @@ impl<'a> Fields<'a> {
         self.rest
     }
 
-    /// Bytes that the next field says it has, key and length included, if it is bytes and has this number; else 0.
-    pub(crate) fn announced_len(mut self, number: u64) -> u64 {
+    /// Bytes that the next field says it has, key and length included, if it is bytes and has this number.
+    pub(crate) fn announced_len(mut self, number: u64) -> Option<u64> {
         let before = self.rest.len();
-        match (self.varint(), self.varint()) {
-            (Ok(key), Ok(len)) if key == number << 3 | 2 => len.saturating_add((before - self.rest.len()) as u64),
-            _ => 0,
-        }
+        let key = self.varint().ok()?;
+        let len = self.varint().ok()?;
+        let head_len = (before - self.rest.len()) as u64;
+        (key == number << 3 | 2).then(|| len.saturating_add(head_len))
     }
 
     fn take(&mut self, len: u64) -> Result<&'a [u8], Malformed> {

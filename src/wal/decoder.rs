@@ -215,9 +215,20 @@ impl LogDecoder {
     }
 
     /// Whether `rest`, what follows a length word of `record_len`, begins with a whole record of another length: then it
-    /// is the word that is wrong.
+    /// is the word that is wrong. Filler is whole if something stands behind it, since it ends its batch; if nothing
+    /// does, nothing is lost with it (and its first bytes may be all of it that was written).
     fn is_whole_behind_wrong_length(&self, rest: &[u8], record_len: u64) -> bool {
-        RawRecord::parse_prefix(rest).is_some_and(|(raw, len)| len != record_len && follows(&raw, self.crc))
+        let Some((raw, len)) = RawRecord::parse_prefix(rest).filter(|(raw, _)| follows(raw, self.crc)) else {
+            return false;
+        };
+        if raw.kind != RecordKind::Crc as u64 {
+            return len != record_len;
+        }
+        let end = usize::try_from(len)
+            .ok()
+            .and_then(|len| len.checked_next_multiple_of(8));
+        let behind = end.and_then(|end| rest.get(end..)).and_then(record_at);
+        behind.is_some_and(|(raw, _)| follows(&raw, self.crc))
     }
 
     /// Whether what follows a damaged record of `body_len` bytes was written after it was durable: records behind

@@ -97,8 +97,8 @@ pub struct Wal<H: Host> {
     host: H,
     directory: PathBuf,
     options: WalOptions,
-    /// The file that is written.
-    tail: RefCell<Rc<DiskFile<H>>>,
+    /// The file that is written, and its path.
+    tail: RefCell<(Rc<DiskFile<H>>, Rc<Path>)>,
     /// Locked segments, oldest first; the last is the tail.
     held: RefCell<Vec<Held<DiskFile<H>>>>,
     is_writing: Cell<bool>,
@@ -153,7 +153,9 @@ impl<H: Host> Wal<H> {
             name: SegmentName::FIRST,
             _locked: file.clone(),
         }];
-        Ok((Wal::start(host, directory, options, file, held), encoder))
+        let path = directory.join(SegmentName::FIRST.to_string());
+        let tail = (file, Rc::from(path));
+        Ok((Wal::start(host, directory, options, tail, held), encoder))
     }
 
     /// Opens a log behind a snapshot (default: from the start), repairs a torn tail once, and says what was in it.
@@ -204,6 +206,7 @@ impl<H: Host> Wal<H> {
         let mut encoder = LogEncoder::resume(tail, &block);
         encoder.set_cut_at(options.cut_at());
         let written = Rc::new(open(host, path, options.sync.open_mode()).await?);
+        let written = (written, Rc::from(path.as_path()));
         let held = files
             .into_iter()
             .map(|(name, _, file)| Held {
@@ -218,7 +221,7 @@ impl<H: Host> Wal<H> {
         host: &H,
         directory: &Path,
         options: WalOptions,
-        tail: Rc<DiskFile<H>>,
+        tail: (Rc<DiskFile<H>>, Rc<Path>),
         held: Vec<Held<DiskFile<H>>>,
     ) -> Wal<H> {
         Wal {
@@ -242,7 +245,7 @@ impl<H: Host> Wal<H> {
 
     /// Memory for [`LogEncoder::seal`].
     pub fn buffer(&self, len: usize) -> Buffer<H> {
-        self.tail.borrow().buffer(len)
+        self.tail.borrow().0.buffer(len)
     }
 
     /// Makes a batch durable. One at a time, in the order of sealing. After an error, or when the future was dropped
@@ -255,8 +258,8 @@ impl<H: Host> Wal<H> {
         match batch.begins {
             Some(name) => self.write_first(name, batch.bytes).await?,
             None => {
-                let tail = self.tail.borrow().clone();
-                write_durably(&*tail, &self.directory, batch.offset, batch.bytes, self.options.sync).await?;
+                let (tail, path) = self.tail.borrow().clone();
+                write_durably(&*tail, &path, batch.offset, batch.bytes, self.options.sync).await?;
             }
         }
         self.is_writing.set(false);
@@ -288,7 +291,7 @@ impl<H: Host> Wal<H> {
             name,
             _locked: file.clone(),
         });
-        *self.tail.borrow_mut() = file;
+        *self.tail.borrow_mut() = (file, Rc::from(path));
         self.preparation.begin_next();
         Ok(())
     }
@@ -328,11 +331,10 @@ impl<H: Host> Wal<H> {
         Ok(surplus.len())
     }
 
-    /// Ends the background task and removes the segment that was prepared. What has gathered in the encoder is the
-    /// caller's to write before.
+    /// Ends the background task and removes the segment that was prepared; before this directory is opened again by the
+    /// same process. What has gathered in the encoder is the caller's to write before.
     pub async fn close(&self) {
-        self.preparation.stop();
-        self.preparation.stopped().await;
+        self.preparation.close().await;
     }
 }
 

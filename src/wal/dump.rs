@@ -192,76 +192,49 @@ fn request_text(request: &InternalRaftRequest) -> String {
     auth_text(request)
 }
 
-fn auth_text(request: &InternalRaftRequest) -> String {
-    // Kind, and whom or what it is about.
-    let told = |kind: &str, names: &[&str]| {
-        let names: Vec<String> = names.iter().map(|name| shown(name.as_bytes())).collect();
-        [&[kind.to_string()], &names[..]].concat().join(" ")
-    };
-    let InternalRaftRequest {
-        auth_enable,
-        auth_disable,
-        authenticate,
-        auth_status,
-        auth_user_add,
-        auth_user_delete,
-        auth_user_get,
-        auth_user_change_password,
-        auth_user_grant_role,
-        auth_user_revoke_role,
-        auth_user_list,
-        auth_role_list,
-        auth_role_add,
-        auth_role_delete,
-        auth_role_get,
-        auth_role_grant_permission,
-        auth_role_revoke_permission,
-        downgrade_version_test,
-        v2,
-        ..
-    } = request;
-    let plain = [
-        ("auth_enable", auth_enable.is_some()),
-        ("auth_disable", auth_disable.is_some()),
-        ("auth_status", auth_status.is_some()),
-        ("auth_user_list", auth_user_list.is_some()),
-        ("auth_role_list", auth_role_list.is_some()),
-        ("downgrade_version_test", downgrade_version_test.is_some()),
+/// Kind, and whom or what it is about.
+fn auth_text(of: &InternalRaftRequest) -> String {
+    let kinds = [
+        about("auth_enable", &of.auth_enable, |_| ["", ""]),
+        about("auth_disable", &of.auth_disable, |_| ["", ""]),
+        about("auth_status", &of.auth_status, |_| ["", ""]),
+        about("auth_user_list", &of.auth_user_list, |_| ["", ""]),
+        about("auth_role_list", &of.auth_role_list, |_| ["", ""]),
+        about("downgrade_version_test", &of.downgrade_version_test, |_| ["", ""]),
+        about("authenticate", &of.authenticate, |it| [&it.name, ""]),
+        about("auth_user_add", &of.auth_user_add, |it| [&it.name, ""]),
+        about("auth_user_delete", &of.auth_user_delete, |it| [&it.name, ""]),
+        about("auth_user_get", &of.auth_user_get, |it| [&it.name, ""]),
+        about("auth_user_change_password", &of.auth_user_change_password, |it| {
+            [&it.name, ""]
+        }),
+        about("auth_user_grant_role", &of.auth_user_grant_role, |it| {
+            [&it.user, &it.role]
+        }),
+        about("auth_user_revoke_role", &of.auth_user_revoke_role, |it| {
+            [&it.name, &it.role]
+        }),
+        about("auth_role_add", &of.auth_role_add, |it| [&it.name, ""]),
+        about("auth_role_delete", &of.auth_role_delete, |it| [&it.role, ""]),
+        about("auth_role_get", &of.auth_role_get, |it| [&it.role, ""]),
+        about("auth_role_grant_permission", &of.auth_role_grant_permission, |it| {
+            [&it.name, ""]
+        }),
+        about("auth_role_revoke_permission", &of.auth_role_revoke_permission, |it| {
+            [&it.role, ""]
+        }),
     ];
-    if let Some((kind, _)) = plain.iter().find(|(_, is_there)| *is_there) {
-        return (*kind).to_string();
-    }
-    let about = |kind: &str, name: Option<&str>| name.map(|name| told(kind, &[name]));
-    let about_two = |kind: &str, names: Option<(&str, &str)>| names.map(|(one, two)| told(kind, &[one, two]));
-    let found = about("authenticate", authenticate.as_ref().map(|of| &*of.name))
-        .or_else(|| about("auth_user_add", auth_user_add.as_ref().map(|of| &*of.name)))
-        .or_else(|| about("auth_user_delete", auth_user_delete.as_ref().map(|of| &*of.name)))
-        .or_else(|| about("auth_user_get", auth_user_get.as_ref().map(|of| &*of.name)))
-        .or_else(|| {
-            let name = auth_user_change_password.as_ref().map(|of| &*of.name);
-            about("auth_user_change_password", name)
-        })
-        .or_else(|| {
-            let names = auth_user_grant_role.as_ref().map(|of| (&*of.user, &*of.role));
-            about_two("auth_user_grant_role", names)
-        })
-        .or_else(|| {
-            let names = auth_user_revoke_role.as_ref().map(|of| (&*of.name, &*of.role));
-            about_two("auth_user_revoke_role", names)
-        })
-        .or_else(|| about("auth_role_add", auth_role_add.as_ref().map(|of| &*of.name)))
-        .or_else(|| about("auth_role_delete", auth_role_delete.as_ref().map(|of| &*of.role)))
-        .or_else(|| about("auth_role_get", auth_role_get.as_ref().map(|of| &*of.role)))
-        .or_else(|| {
-            let name = auth_role_grant_permission.as_ref().map(|of| &*of.name);
-            about("auth_role_grant_permission", name)
-        })
-        .or_else(|| {
-            let name = auth_role_revoke_permission.as_ref().map(|of| &*of.role);
-            about("auth_role_revoke_permission", name)
-        })
-        .or_else(|| v2.as_ref().map(v2_text));
-    found.unwrap_or_else(|| "empty".to_string())
+    let v2 = || of.v2.as_ref().map_or("empty".to_string(), v2_text);
+    kinds.into_iter().flatten().next().unwrap_or_else(v2)
+}
+
+/// A request's kind and up to two names, if there is such a request.
+fn about<'a, T>(kind: &str, request: &'a Option<T>, names: impl Fn(&'a T) -> [&'a str; 2]) -> Option<String> {
+    let names = names(request.as_ref()?);
+    let names = names.iter().filter(|name| !name.is_empty());
+    Some(names.fold(kind.to_string(), |text, name| {
+        format!("{text} {}", shown(name.as_bytes()))
+    }))
 }
 
 fn txn_text(txn: &TxnRequest) -> String {

@@ -7,7 +7,7 @@
 //! then begins with that block and repeats its bytes: whatever part of such a write reaches the disk, the repeated bytes
 //! are what they were. etcd takes the same risk with every write.
 //!
-//! When a batch is begun behind [`LogEncoder::cut_at`], it begins a new segment: checksum, metadata and hard state stand at
+//! When a batch is begun behind `cut_at`, it begins a new segment: checksum, metadata and hard state stand at
 //! its head, as etcd writes them. The margin before the segment's full size keeps ordinary batches within what was
 //! allocated and zeroed ahead, so that their sync changes no metadata of the file; a larger batch lets the segment grow.
 
@@ -309,9 +309,14 @@ mod tests {
         encoder.append(&[], Some(&hard_state));
         assert!(!encoder.must_sync());
         assert!(!sealed(&mut encoder).must_sync);
-        hard_state.vote = 3;
-        encoder.append(&[], Some(&hard_state));
-        assert!(encoder.must_sync());
+        for change in [
+            |state: &mut HardState| state.vote = 3,
+            |state: &mut HardState| state.term = 2,
+        ] {
+            change(&mut hard_state);
+            encoder.append(&[], Some(&hard_state));
+            assert!(sealed(&mut encoder).must_sync);
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The next segment, made ready ahead of time by a task of its own: allocated, written with zeros and synced, so that no
 //! later write to it changes metadata of the file. Small steps with a rest in between, since they share the disk with the
-//! log; without rests when the log waits for it.
+//! log. When the log waits for it, the zeros that are still missing stay unwritten: what is allocated reads as zero, and
+//! a log that fills a segment in less than two seconds writes batches beside which the metadata costs little.
 //!
 //! The file is `next.tmp` until its first batch is durable. etcd would name it `0.tmp` or `1.tmp`; but etcd takes such a
 //! file as it is, and one that a crash left here with a batch in it, not renamed yet, would become a segment with stale
@@ -42,6 +43,9 @@ pub(super) struct Preparation<H: Host> {
     state: RefCell<State<DiskFile<H>>>,
     is_urgent: Cell<bool>,
     is_stopping: Cell<bool>,
+    /// Whether the file goes too: not when the log is only dropped, since another may have been opened by then. Opening
+    /// removes what is left.
+    is_removing: Cell<bool>,
     /// Wakes the task: something is to be prepared, or it is to stop.
     wanted: Notify,
     /// Wakes who waits for the task: something is ready, has failed or has stopped.
@@ -58,6 +62,7 @@ impl<H: Host> Preparation<H> {
             state: RefCell::new(State::Preparing),
             is_urgent: Cell::new(false),
             is_stopping: Cell::new(false),
+            is_removing: Cell::new(false),
             wanted: Notify::new(),
             done: Notify::new(),
         });
@@ -70,7 +75,7 @@ impl<H: Host> Preparation<H> {
         self.directory.join(PREPARED_NAME)
     }
 
-    /// The prepared segment, finished at once if it is not ready. What went wrong ahead of time is tried again, since
+    /// The prepared segment, without the rest of its zeros if it is not ready. What went wrong ahead of time is tried again, since
     /// there may be space by now. The caller renames the file and then calls [`Preparation::begin_next`].
     pub(super) async fn take(&self) -> Result<DiskFile<H>, WalFault> {
         self.is_urgent.set(true);
@@ -104,8 +109,10 @@ impl<H: Host> Preparation<H> {
         self.wanted.notify();
     }
 
-    /// Waits until the task has ended and its file is gone.
-    pub(super) async fn stopped(&self) {
+    /// Ends the task and removes its file.
+    pub(super) async fn close(&self) {
+        self.is_removing.set(true);
+        self.stop();
         while !matches!(*self.state.borrow(), State::Stopped) {
             self.done.notified().await;
         }
@@ -125,14 +132,12 @@ impl<H: Host> Preparation<H> {
             self.done.notify();
             self.wanted.notified().await;
         }
-        let path = self.path();
-        let removed = match self.host.disk().exists(&path).await {
-            Ok(true) => self.host.disk().remove(&path).await,
-            Ok(false) => Ok(()),
-            Err(error) => Err(error),
-        };
-        if let Err(error) = removed {
-            tracing::warn!(%error, path = %path.display(), "failed to remove the prepared WAL segment");
+        // The lock goes with the open file.
+        *self.state.borrow_mut() = State::Preparing;
+        if self.is_removing.get()
+            && let Err(fault) = remove_if_there(&self.host, &self.path()).await
+        {
+            tracing::warn!(error = %fault, "failed to remove the prepared WAL segment");
         }
         *self.state.borrow_mut() = State::Stopped;
         self.done.notify();
@@ -145,16 +150,13 @@ impl<H: Host> Preparation<H> {
         let zeroing = allocate(&self.host, &path, self.options).await?;
         let mut buffer = zeroing.buffer(WAL_ZERO_STEP_BYTES);
         let mut offset = 0;
-        while offset < self.options.segment_bytes {
+        while offset < self.options.segment_bytes && !self.is_urgent.get() {
             let (end, returned) = zero_step(&zeroing, &path, offset, buffer, self.options).await?;
             (offset, buffer) = (end, returned);
             if self.is_stopping.get() {
                 return Ok(None);
             }
-            if !self.is_urgent.get() {
-                let at = self.host.now() + WAL_ZERO_REST;
-                self.host.sleep_until(at).await;
-            }
+            self.host.sleep_until(self.host.now() + WAL_ZERO_REST).await;
         }
         finish(&self.host, &path, zeroing, self.options).await.map(Some)
     }

@@ -51,22 +51,26 @@ pub(super) async fn read_segment<F: File>(
 ) -> Result<(), WalFault> {
     let len = file.size().await.map_err(io_fault("measure", path))?;
     decoder.begin_segment(name.to_string(), len, is_last);
-    let mut bytes = Vec::new();
+    let mut bytes = file.read_at(0, WAL_READ_BYTES).await.map_err(io_fault("read", path))?;
     loop {
-        let (consumed, next) = decoder.feed(&bytes, sink)?;
-        let Next::More(wanted) = next else {
+        // The disk reads the next piece while this one is walked.
+        let read_to = decoder.offset() + bytes.len() as u64;
+        let reading = file.read_at(read_to, WAL_READ_BYTES);
+        let walking = async { decoder.feed(&bytes, sink) };
+        let (piece, walked) = futures_lite::future::zip(reading, walking).await;
+        let (consumed, Next::More(_)) = walked? else {
             return Ok(());
         };
-        bytes.drain(..consumed);
-        let at = decoder.offset() + bytes.len() as u64;
-        let piece_len = WAL_READ_BYTES.max(wanted.saturating_sub(bytes.len()));
-        let piece = file.read_at(at, piece_len).await.map_err(io_fault("read", path))?;
+        let piece = piece.map_err(io_fault("read", path))?;
         if piece.is_empty() {
             return Err(io_fault("read", path)(io::ErrorKind::UnexpectedEof.into()));
         }
-        match bytes.is_empty() {
+        match consumed == bytes.len() {
             true => bytes = piece,
-            false => bytes.extend_from_slice(&piece),
+            false => {
+                bytes.drain(..consumed);
+                bytes.extend_from_slice(&piece);
+            }
         }
     }
 }

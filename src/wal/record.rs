@@ -176,7 +176,7 @@ impl<'a> RawRecord<'a> {
     }
 
     /// The record that `bytes` begin with, whatever follows, and the length that its own fields give it: for a frame
-    /// whose length is in doubt. A `Crc` record's data says nothing and is left out; it need not be there.
+    /// whose length is in doubt. A `Crc` record's data says nothing: it is left out, and need not be there.
     pub(crate) fn parse_prefix(bytes: &'a [u8]) -> Option<(RawRecord<'a>, u64)> {
         let mut record = RawRecord::default();
         let mut fields = Fields::new(bytes);
@@ -189,7 +189,8 @@ impl<'a> RawRecord<'a> {
         }
         let head_len = (bytes.len() - fields.rest().len()) as u64;
         if record.kind == RecordKind::Crc as u64 {
-            return Some((record, head_len + fields.announced_len(3)));
+            let data_len = fields.announced_len(3).unwrap_or(0);
+            return Some((record, head_len.saturating_add(data_len)));
         }
         record
             .take_field(fields.next()?.ok().filter(|(found, _)| *found == 3)?)

@@ -141,14 +141,48 @@ fn a_log_that_etcd_left_in_mid_block_is_continued() {
     assert_eq!(after.entries.last(), Some(&next));
 }
 
-/// Three batches, the last over several blocks. Returns where each ends, and the entries up to there.
+#[test]
+fn a_torn_write_into_the_block_that_etcd_left_loses_nothing_of_etcds() {
+    let (before, tail) = replay(&[(SegmentName::FIRST, GOLDEN)], &WalSnapshot::default()).unwrap();
+    let position = tail.position as usize;
+    let mut encoder = LogEncoder::resume(tail.clone(), &GOLDEN[position / 4096 * 4096..position]);
+    let added: Vec<Entry> = (1..=4).map(|more| entry(tail.last_index.0 + more, 3, 1500)).collect();
+    encoder.append(&added, Some(&hard_state(3, tail.last_index.0)));
+    let batch = encoder.seal(|len| vec![0; len]).unwrap();
+    let sectors = batch.bytes.len() / 512;
+    let mut old = GOLDEN.to_vec();
+    old.resize(batch.offset as usize + batch.bytes.len() + 4096, 0);
+    for mask in 0..4096u64 {
+        let mut torn = old.clone();
+        for sector in (0..sectors).filter(|sector| mask.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> sector & 1 == 1) {
+            let at = batch.offset as usize + sector * 512;
+            torn[at..at + 512].copy_from_slice(&batch.bytes[sector * 512..][..512]);
+        }
+        let (after, _) =
+            replay_repaired(&[(SegmentName::FIRST, &torn)]).unwrap_or_else(|fault| panic!("{mask}: {fault}"));
+        let (kept, more) = after.entries.split_at(before.entries.len());
+        assert!(kept == before.entries && more == &added[..more.len()], "{mask}");
+    }
+}
+
+/// Three batches, the second with the smallest filler at its end, the last over several blocks. Returns where each
+/// ends, and the entries up to there.
 fn three_batches() -> (Vec<u8>, Vec<(usize, usize)>) {
+    let mut logs = (3900..4100).map(three_batches_of);
+    let has_bare_filler = |(bytes, ends): &(Vec<u8>, Vec<(usize, usize)>)| {
+        let end = ends[2].0;
+        bytes[end - 15..end - 9] == [0; 6] && bytes[end - 8..end - 6] == [8, 4]
+    };
+    logs.find(has_bare_filler).expect("some length leaves a gap of 16")
+}
+
+fn three_batches_of(second_len: usize) -> (Vec<u8>, Vec<(usize, usize)>) {
     let mut encoder = LogEncoder::create(b"whose log this is");
     let mut segments = Segments::new();
     seal(&mut encoder, &mut segments);
     let mut ends = vec![(segments[0].1.len(), 0)];
     let mut next = 1;
-    for (count, len) in [(3, 100), (2, 700), (3, 1900)] {
+    for (count, len) in [(3, 100), (1, second_len), (3, 1900)] {
         let batch: Vec<Entry> = (next..next + count).map(|index| entry(index, 1, len)).collect();
         encoder.append(&batch, Some(&hard_state(1, next - 1)));
         next += count;
@@ -182,6 +216,28 @@ fn a_log_cut_at_any_byte_keeps_what_was_whole() {
     for len in 0..ends[0].0 {
         let _ = replay_repaired(&[(SegmentName::FIRST, &bytes[..len])]);
     }
+}
+
+#[test]
+fn filler_torn_behind_its_checksum_is_torn_and_not_damaged() {
+    let mut seen = 0;
+    for len in 400..1000 {
+        let mut encoder = LogEncoder::create(b"me");
+        let mut segments = Segments::new();
+        seal(&mut encoder, &mut segments);
+        encoder.append(&[entry(1, 1, len)], None);
+        let records_end = 4096 + encoder.gathered_bytes();
+        seal(&mut encoder, &mut segments);
+        let bytes = &mut segments[0].1;
+        if records_end % 512 != 496 {
+            continue;
+        }
+        seen += 1;
+        bytes[records_end + 16..].fill(0);
+        let (replay, tail) = replay_repaired(&borrowed(&segments)).unwrap();
+        assert_eq!((replay.entries.len(), tail.position as usize), (1, records_end));
+    }
+    assert!(seen > 1);
 }
 
 #[test]
@@ -229,7 +285,10 @@ fn faults_are_told_apart() {
     seal(&mut encoder, &mut segments);
     encoder.append(&[entry(2, 1, 10)], None);
     seal(&mut encoder, &mut segments);
+    encoder.append_snapshot(&snapshot(70, 1));
+    seal(&mut encoder, &mut segments);
     let parts = borrowed(&segments);
+    assert_eq!(replay(&parts, &snapshot(1, 1)).unwrap().1.last_index, LogIndex(70));
     let (rest, _) = replay(&parts, &snapshot(1, 1)).unwrap();
     assert_eq!(rest.entries, [entry(2, 1, 10)]);
     assert!(matches!(
@@ -397,6 +456,46 @@ proptest! {
         walk(&borrowed(&segments), &mut LogDecoder::new(), &mut scan).unwrap();
         snapshots.retain(|snapshot| snapshot.index.0 <= tail.hard_state.commit);
         prop_assert_eq!(scan.finish(), snapshots);
+    }
+
+    #[test]
+    fn a_write_of_which_any_sectors_are_missing_is_torn_and_never_corrupt(
+        batches in prop::collection::vec(prop::collection::vec((0..2500usize, any::<bool>()), 1..5), 1..4),
+        mask in any::<u64>(), style in 0..4u8,
+    ) {
+        let mut encoder = LogEncoder::create(b"me");
+        let mut segments = Segments::new();
+        seal(&mut encoder, &mut segments);
+        let (mut entries, mut durable, mut start) = (Vec::new(), 0, 0);
+        for lens in batches {
+            (durable, start) = (entries.len(), segments[0].1.len());
+            for (len, is_zero) in lens {
+                let mut next = entry(entries.len() as u64 + 1, 1, len);
+                if is_zero {
+                    next.data = vec![0; len].into();
+                }
+                encoder.append(&[next.clone()], Some(&hard_state(1, entries.len() as u64)));
+                entries.push(next);
+            }
+            seal(&mut encoder, &mut segments);
+        }
+        let bytes = &mut segments[0].1;
+        let sectors = (bytes.len() - start) / 512;
+        for sector in 0..sectors {
+            let is_missing = match style {
+                0 => mask >> (sector % 64) & 1 == 1,
+                1 => sector >= mask as usize % sectors,
+                2 => sector == mask as usize % sectors,
+                _ => sector != mask as usize % sectors,
+            };
+            if is_missing {
+                bytes[start + sector * 512..][..512].fill(0);
+            }
+        }
+        bytes.resize(bytes.len() + 8192, 0);
+        let (replay, _) = replay_repaired(&borrowed(&segments)).map_err(|fault| TestCaseError::fail(fault.to_string()))?;
+        prop_assert!(replay.entries.len() >= durable);
+        prop_assert!(replay.entries == entries[..replay.entries.len()]);
     }
 
     #[test]

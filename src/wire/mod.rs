@@ -18,3 +18,6 @@ pub mod proto;
 pub mod protobuf;
 pub mod server;
 pub mod status;
+
+#[cfg(test)]
+mod test_support;

@@ -91,7 +91,7 @@ impl<H: Host> Defragmentation<H> {
             .map_err(|error| OpenFault::Io("write a successor of", error))
     }
 
-    /// Makes the copy a database, brings it up to date, and puts it in the place of the old one.
+    /// Makes the copy a database and brings it up to date. All of it is durable, but for its name.
     pub(super) async fn finish(&mut self, volume: &Volume<H>) -> Result<Volume<H>, OpenFault> {
         let meta = self
             .copy
@@ -123,12 +123,13 @@ impl<H: Host> Defragmentation<H> {
         // One more, so that the version is newer than any of the old file's; and this one is durable.
         successor.commit(&[], Durability::Synced).await.map_err(open_fault)?;
         assert!(successor.current().txid() > volume.current().txid());
-        let disk = self.host.disk();
-        let renamed = disk.rename(&self.path, &volume.options().path).await;
-        renamed.map_err(|error| OpenFault::Io("replace", error))?;
-        let synced = disk.sync_directory(&directory(&volume.options().path)).await;
-        synced.map_err(|error| OpenFault::Io("sync the directory of", error))?;
         Ok(successor)
+    }
+
+    /// Gives the new file the old one's name. Nothing has happened if it fails.
+    pub(super) async fn rename(&self, volume: &Volume<H>) -> Result<(), OpenFault> {
+        let renamed = self.host.disk().rename(&self.path, &volume.options().path).await;
+        renamed.map_err(|error| OpenFault::Io("replace", error))
     }
 
     /// Removes what was made.
@@ -187,7 +188,14 @@ impl<M: Map> Copy<M> {
         let mut is_first = last.is_none();
         let mut entries: Vec<LeafEntry<'_>> = Vec::new();
         let mut filled = HEADER_LEN;
+        let mut verified = None;
         while let Some(LeafElement { flags, key, value }) = element {
+            if let Some((page, _)) = cursor.current()?
+                && verified.replace(page.id()) != Some(page.id())
+                && matches!(bucket, BucketRoot::Page { .. })
+            {
+                page.verify_seal()?;
+            }
             let len = ELEMENT_LEN + key.len() + value.len();
             if !entries.is_empty() && filled + len > self.builder.leaf_threshold() {
                 let last = Key::from(entries[entries.len() - 1].key);

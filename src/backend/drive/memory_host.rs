@@ -70,6 +70,11 @@ impl MemoryHost {
         self.0.disk.0.borrow().keys().cloned().collect()
     }
 
+    /// Changes a byte behind everyone's back.
+    pub(super) fn damage(&self, path: &str, at: usize, byte: u8) {
+        self.0.disk.0.borrow()[Path::new(path)].lock().unwrap().content[at] = byte;
+    }
+
     /// Writes fail from now on.
     pub(super) fn break_file(&self, path: &str) {
         self.0.disk.0.borrow()[Path::new(path)].lock().unwrap().is_broken = true;

@@ -12,7 +12,7 @@ mod memory_host;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use futures_lite::future::or;
 
@@ -36,6 +36,9 @@ pub struct Store<H: Host> {
     /// Jobs in order; the first is under way.
     work: VecDeque<Work<H>>,
     job: JobState,
+    /// The batch of the last commit, until this time. Home lets go of it when it hears of the commit, and should not be the last
+    /// to: freeing ten thousand values takes a good part of a millisecond.
+    retired: Option<(Arc<SealedBatch>, Monotonic)>,
     defragmentation: Option<Defragmentation<H>>,
 }
 
@@ -79,6 +82,7 @@ impl<H: Host> Store<H> {
                 is_held: false,
                 paused_until: started,
             },
+            retired: None,
             defragmentation: None,
         };
         let report = store.report(None, Cost::default(), started);
@@ -172,9 +176,11 @@ impl<H: Host> Store<H> {
             .collect();
         let cost = self.volume.commit(&batches, Durability::Synced).await?;
         let sequence = sealed.as_ref().map(|sealed| sealed.sequence());
+        let retired = sealed.clone();
         if let Some(defragmentation) = &mut self.defragmentation {
             defragmentation.missed(Missed { sealed, job });
         }
+        self.retired = retired.map(|sealed| (sealed, self.host.now() + RETIREMENT));
         let report = self.report(sequence, cost, started);
         Ok(tell(events, StoreEvent::Committed(report)).await)
     }
@@ -197,7 +203,7 @@ impl<H: Host> Store<H> {
     /// When there is something to do besides requests.
     fn next_wake(&self) -> Wake {
         if self.work.is_empty() {
-            return Wake::Request;
+            return self.retired.as_ref().map_or(Wake::Request, |(_, due)| Wake::At(*due));
         }
         let due = if self.job.is_held {
             self.job_commit_due()
@@ -223,6 +229,7 @@ impl<H: Host> Store<H> {
             return self.commit(None, events).await;
         }
         let Some(mut work) = self.work.pop_front() else {
+            self.retired = None;
             return Ok(Outcome::GoOn);
         };
         let (id, progress) = match &mut work {
@@ -272,6 +279,8 @@ impl<H: Host> Store<H> {
                 Ok(Outcome::GoOn)
             }
             Ok(Some((report, started))) => {
+                // From here on nobody can say which of the files a restart would find, until this is done: no way back.
+                self.volume.sync_name().await?;
                 let committed = StoreEvent::Committed(self.report(None, Cost::default(), started));
                 match tell(events, committed).await {
                     Outcome::GoOn => Ok(tell(events, StoreEvent::Defragmented(id, report)).await),
@@ -300,6 +309,7 @@ impl<H: Host> Store<H> {
         }
         let started = defragmentation.started;
         let successor = defragmentation.finish(&self.volume).await?;
+        defragmentation.rename(&self.volume).await?;
         let report = DefragmentReport {
             size_before: self.volume.size(),
             size_after: successor.size(),
@@ -311,6 +321,9 @@ impl<H: Host> Store<H> {
         Ok(Some((report, started)))
     }
 }
+
+/// How long home may take to hear of a commit, ordinarily.
+const RETIREMENT: Duration = Duration::from_millis(100);
 
 enum Wake {
     Now,

@@ -124,6 +124,12 @@ impl<H: Host> Volume<H> {
         })
     }
 
+    /// Makes the name of the file durable.
+    pub(super) async fn sync_name(&self) -> Result<(), StoreFault> {
+        let synced = self.host.disk().sync_directory(&directory(&self.options.path)).await;
+        synced.map_err(|error| StoreFault::Io("sync the directory of", error))
+    }
+
     /// The newest version.
     pub(super) fn current(&self) -> &Pin<MapOf<H>> {
         &self.current
@@ -220,6 +226,8 @@ impl<H: Host> Volume<H> {
             }
         }
         let root = Arc::new(Root::new(map, meta)?);
+        #[cfg(feature = "verify")]
+        assert_eq!(Walk::run(&root, Depth::Keys).faults, []);
         self.living.push(root.clone());
         self.current = Pin(root);
         Ok(())

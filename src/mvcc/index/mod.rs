@@ -11,6 +11,7 @@ mod leaf;
 #[cfg(test)]
 mod model;
 mod node;
+mod packed;
 
 use std::ops::ControlFlow;
 
@@ -129,7 +130,7 @@ impl Index {
             }
             return;
         }
-        _ = self.root.walk(from, &mut |key, history| {
+        _ = self.root.walk(from, &mut Vec::new(), &mut |key, history| {
             if span.is_past(key) {
                 return ControlFlow::Break(());
             }
@@ -190,7 +191,7 @@ impl Index {
         let mut changed = self.root.change(key, change);
         self.root.grow(&mut changed);
         self.keys += u64::from(changed.is_new_key);
-        self.live_keys = self.live_keys.strict_add_signed(changed.live_delta);
+        self.live_keys = node::apply_delta(self.live_keys, changed.live_delta);
         self.tip = self.tip.max(revision.main);
         changed.outcome
     }

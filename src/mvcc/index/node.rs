@@ -6,7 +6,7 @@
 
 use std::ops::ControlFlow;
 
-use super::{history::History, leaf::Leaf};
+use super::{history::History, leaf::Leaf, packed::PackedKeys};
 use crate::base::Revision;
 
 /// Children of an inner node at most.
@@ -18,7 +18,7 @@ pub(super) enum Node {
 }
 
 pub(super) struct Inner {
-    separators: Vec<Box<[u8]>>,
+    separators: PackedKeys,
     children: Vec<Node>,
     /// Existing keys under each child.
     live: Vec<u64>,
@@ -50,7 +50,7 @@ impl Node {
         let mut node = self;
         loop {
             match node {
-                Node::Leaf(leaf) => return leaf.search(key).ok().map(|index| leaf.history(index)),
+                Node::Leaf(leaf) => return leaf.keys().search(key).ok().map(|index| leaf.history(index)),
                 Node::Inner(inner) => node = &inner.children[inner.child_of(key)],
             }
         }
@@ -62,7 +62,7 @@ impl Node {
         let mut node = self;
         loop {
             match node {
-                Node::Leaf(leaf) => return rank + leaf.live_before(leaf.lower_bound(key)),
+                Node::Leaf(leaf) => return rank + leaf.live_before(leaf.keys().count_below(key)),
                 Node::Inner(inner) => {
                     let child = inner.child_of(key);
                     rank += inner.live[..child].iter().sum::<u64>();
@@ -72,17 +72,23 @@ impl Node {
         }
     }
 
-    /// Visits keys from `from` on, in order.
-    pub fn walk(&self, from: &[u8], visit: &mut impl FnMut(&[u8], &History) -> ControlFlow<()>) -> ControlFlow<()> {
+    /// Visits keys from `from` on, in order. `key` is memory for them.
+    pub fn walk(
+        &self,
+        from: &[u8],
+        key: &mut Vec<u8>,
+        visit: &mut impl FnMut(&[u8], &History) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
         match self {
             Node::Leaf(leaf) => {
-                for index in leaf.lower_bound(from)..leaf.len() {
-                    visit(leaf.key(index), leaf.history(index))?;
+                for index in leaf.keys().count_below(from)..leaf.len() {
+                    leaf.keys().copy_to(index, key);
+                    visit(key, leaf.history(index))?;
                 }
             }
             Node::Inner(inner) => {
                 for child in &inner.children[inner.child_of(from)..] {
-                    child.walk(from, visit)?;
+                    child.walk(from, key, visit)?;
                 }
             }
         }
@@ -100,7 +106,7 @@ impl Node {
             Node::Inner(inner) => {
                 let child = inner.child_of(key);
                 let mut changed = inner.children[child].change(key, change);
-                inner.live[child] = inner.live[child].strict_add_signed(changed.live_delta);
+                inner.live[child] = apply_delta(inner.live[child], changed.live_delta);
                 if let Some(split) = changed.split.take() {
                     changed.split = inner.insert(child, split);
                 }
@@ -114,8 +120,10 @@ impl Node {
         let Some(split) = changed.split.take() else { return };
         let left = std::mem::replace(self, Node::Leaf(Leaf::default()));
         let live = vec![left.live(), split.right.live()];
+        let mut separators = PackedKeys::default();
+        separators.insert(0, &split.separator);
         *self = Node::Inner(Box::new(Inner {
-            separators: vec![split.separator],
+            separators,
             children: vec![left, split.right],
             live,
         }));
@@ -133,7 +141,7 @@ impl Node {
     pub fn compact_leaf(&mut self, from: &[u8], main: i64, kept: &mut Vec<Revision>, dropped: &mut u64) -> Frontier {
         match self {
             Node::Leaf(leaf) => {
-                let first = leaf.lower_bound(from);
+                let first = leaf.keys().count_below(from);
                 leaf.retain_from(first, |history| {
                     let compacted = history.compact(main);
                     kept.extend(compacted.kept);
@@ -144,7 +152,7 @@ impl Node {
             }
             Node::Inner(inner) => {
                 let child = inner.child_of(from);
-                let bound = inner.separators.get(child).cloned();
+                let bound = (child < inner.separators.len()).then(|| inner.separators.key(child));
                 let before = *dropped;
                 let frontier = inner.children[child].compact_leaf(from, main, kept, dropped);
                 if *dropped != before {
@@ -179,8 +187,7 @@ impl Node {
             Node::Leaf(leaf) => leaf.heap_bytes(),
             Node::Inner(inner) => {
                 size_of::<Inner>()
-                    + inner.separators.capacity() * size_of::<Box<[u8]>>()
-                    + inner.separators.iter().map(|separator| separator.len()).sum::<usize>()
+                    + inner.separators.heap_bytes()
                     + inner.children.capacity() * size_of::<Node>()
                     + inner.live.capacity() * size_of::<u64>()
                     + inner.children.iter().map(Node::heap_bytes).sum::<usize>()
@@ -193,14 +200,24 @@ impl Node {
     pub fn verify(&self, low: Option<&[u8]>, high: Option<&[u8]>) -> u64 {
         match self {
             Node::Leaf(leaf) => {
+                assert_eq!(leaf.keys().len(), leaf.len());
                 for index in 0..leaf.len() {
-                    let key = leaf.key(index);
+                    let is_live = leaf.live_before(index + 1) > leaf.live_before(index);
+                    assert_eq!(
+                        leaf.history(index).is_live(),
+                        is_live,
+                        "a key's bit says whether it exists"
+                    );
+                    let key = &*leaf.keys().key(index);
                     assert!(low.is_none_or(|low| low <= key), "a key is not below its leaf's bound");
                     assert!(
                         high.is_none_or(|high| key < high),
                         "a key is below its leaf's upper bound"
                     );
-                    assert!(index == 0 || leaf.key(index - 1) < key, "keys of a leaf ascend");
+                    assert!(
+                        index == 0 || *leaf.keys().key(index - 1) < *key,
+                        "keys of a leaf ascend"
+                    );
                 }
                 leaf.len() as u64
             }
@@ -211,12 +228,10 @@ impl Node {
                 let mut keys = 0;
                 for (index, child) in inner.children.iter().enumerate() {
                     assert_eq!(inner.live[index], child.live(), "a child's count of existing keys");
-                    let low = if index == 0 {
-                        low
-                    } else {
-                        Some(&*inner.separators[index - 1])
-                    };
-                    let high = inner.separators.get(index).map(|high| &**high).or(high);
+                    let separator =
+                        |index: usize| (index < inner.separators.len()).then(|| inner.separators.key(index));
+                    let (left, right) = (index.checked_sub(1).and_then(separator), separator(index));
+                    let (low, high) = (left.as_deref().or(low), right.as_deref().or(high));
                     keys += child.verify(low, high);
                 }
                 keys
@@ -225,12 +240,17 @@ impl Node {
     }
 }
 
+/// A count after a change.
+pub(super) fn apply_delta(count: u64, delta: i64) -> u64 {
+    count.checked_add_signed(delta).expect("counts are not negative")
+}
+
 fn change_leaf<R>(
     leaf: &mut Leaf,
     key: &[u8],
     change: impl FnOnce(Option<&mut History>) -> (R, Option<History>),
 ) -> Changed<R> {
-    let found = leaf.search(key);
+    let found = leaf.keys().search(key);
     let history = found.ok().map(|index| leaf.history_mut(index));
     let was_live = history.as_ref().is_some_and(|history| history.is_live());
     let (outcome, created) = change(history);
@@ -241,7 +261,11 @@ fn change_leaf<R>(
         split: None,
     };
     let is_live = match (found, created) {
-        (Ok(index), None) => leaf.history(index).is_live(),
+        (Ok(index), None) => {
+            let is_live = leaf.history(index).is_live();
+            leaf.set_live(index, is_live);
+            is_live
+        }
         (Err(index), Some(history)) => {
             let is_live = history.is_live();
             leaf.insert(index, key, history);
@@ -262,9 +286,7 @@ fn split_leaf(leaf: &mut Leaf, inserted: usize) -> Split {
         true => leaf.len() - 1,
         false => leaf.len() / 2,
     };
-    let (left, right) = (leaf.key(middle - 1), leaf.key(middle));
-    let common = left.iter().zip(right).take_while(|(left, right)| left == right).count();
-    let separator = right[..common + 1].into();
+    let separator = leaf.keys().separator(middle);
     Split {
         separator,
         right: Node::Leaf(leaf.split_off(middle)),
@@ -273,7 +295,7 @@ fn split_leaf(leaf: &mut Leaf, inserted: usize) -> Split {
 
 impl Inner {
     fn child_of(&self, key: &[u8]) -> usize {
-        self.separators.partition_point(|separator| **separator <= *key)
+        self.separators.count_up_to(key)
     }
 
     /// Takes in the right neighbour of a child that was split.
@@ -281,7 +303,7 @@ impl Inner {
         let moved = split.right.live();
         self.live[child] -= moved;
         self.live.insert(child + 1, moved);
-        self.separators.insert(child, split.separator);
+        self.separators.insert(child, &split.separator);
         self.children.insert(child + 1, split.right);
         if self.children.len() <= CHILDREN_MAX {
             return None;
@@ -295,7 +317,9 @@ impl Inner {
             children: self.children.split_off(middle),
             live: self.live.split_off(middle),
         };
-        let separator = self.separators.pop().expect("a split node has children on both sides");
+        let last = self.separators.len() - 1;
+        let separator = self.separators.key(last);
+        self.separators.remove(last);
         Some(Split {
             separator,
             right: Node::Inner(Box::new(right)),
@@ -307,7 +331,7 @@ impl Inner {
         if self.children[child].is_empty() {
             self.children.remove(child);
             self.live.remove(child);
-            if !self.separators.is_empty() {
+            if self.separators.len() > 0 {
                 self.separators.remove(child.saturating_sub(1));
             }
             return;
@@ -332,14 +356,15 @@ impl Inner {
             return false;
         }
         let right = self.children.remove(left + 1);
-        let separator = self.separators.remove(left);
+        let separator = self.separators.key(left);
+        self.separators.remove(left);
         let moved = self.live.remove(left + 1);
         self.live[left] += moved;
         match (&mut self.children[left], right) {
             (Node::Leaf(left), Node::Leaf(right)) => left.append(right),
             (Node::Inner(left), Node::Inner(right)) => {
-                left.separators.push(separator);
-                left.separators.extend(right.separators);
+                left.separators.insert(left.separators.len(), &separator);
+                left.separators.append(&right.separators);
                 left.children.extend(right.children);
                 left.live.extend(right.live);
             }

@@ -333,6 +333,7 @@ impl ClientConnection {
     /// What is to be written now. Take from the front what has been written, and ask again.
     pub fn output(&mut self) -> &mut BytesMut {
         self.core.pump();
+        self.core.release_output();
         &mut self.core.output
     }
 

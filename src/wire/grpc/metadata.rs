@@ -28,6 +28,11 @@ impl Metadata {
         builder.build(&Metadata::default())
     }
 
+    /// Bytes of its memory.
+    pub fn packed_len(&self) -> usize {
+        self.packed.len()
+    }
+
     /// Whether there is no field.
     pub fn is_empty(&self) -> bool {
         self.packed.is_empty()
@@ -96,6 +101,7 @@ impl MetadataBuilder {
     /// Forgets all fields.
     pub fn clear(&mut self) {
         self.packed.clear();
+        self.packed.shrink_to(4096);
     }
 
     /// Adds a field. A name longer than 64 KiB is more than any block may hold, and is left out.

@@ -36,11 +36,14 @@ pub enum Outcome {
 pub struct Decoder {
     table: DynamicTable,
     table_bytes_max: usize,
+    table_changes: u64,
     name_scratch: Vec<u8>,
     value_scratch: Vec<u8>,
 }
 
 const STATIC_ENTRIES: usize = 61;
+/// Scratch memory that a connection keeps; a rare huge field is not paid for ever.
+const SCRATCH_BYTES_KEPT: usize = 8192;
 
 impl Decoder {
     /// A decoder whose table may have up to `table_bytes_max` bytes (our SETTINGS_HEADER_TABLE_SIZE, at most 65,535).
@@ -50,6 +53,7 @@ impl Decoder {
         Decoder {
             table: DynamicTable::new(table_bytes_max),
             table_bytes_max,
+            table_changes: 0,
             name_scratch: Vec::new(),
             value_scratch: Vec::new(),
         }
@@ -80,7 +84,14 @@ impl Decoder {
                 outcome = Outcome::TooLarge;
             }
         }
+        self.name_scratch.shrink_to(SCRATCH_BYTES_KEPT);
+        self.value_scratch.shrink_to(SCRATCH_BYTES_KEPT);
         Ok(outcome)
+    }
+
+    /// How often the table has changed: between two equal numbers, a block means the same.
+    pub fn table_changes(&self) -> u64 {
+        self.table_changes
     }
 
     /// Size of the dynamic table now, in bytes as section 4.1 counts them.
@@ -98,6 +109,7 @@ impl Decoder {
                 return Err(HpackError::TableSizeUpdate);
             }
             self.table.resize(size);
+            self.table_changes += 1;
         }
         Ok(block)
     }
@@ -133,6 +145,7 @@ impl Decoder {
         };
         if joins_table {
             self.table.insert(field);
+            self.table_changes += 1;
         }
         Ok(field)
     }

@@ -22,19 +22,29 @@ pub fn decode(input: &[u8], output: &mut Vec<u8>) -> Result<(), HpackError> {
     result.map(|_| ())
 }
 
-fn decode_into(input: &[u8], output: &mut [u8]) -> Result<usize, HpackError> {
+fn decode_into(mut input: &[u8], output: &mut [u8]) -> Result<usize, HpackError> {
     let mut written = 0;
     // The bits not yet decoded, left-aligned; what is below `held` bits is zero.
     let mut bits: u64 = 0;
     let mut held: u32 = 0;
-    let mut words = input.chunks_exact(4);
-    for word in words.by_ref() {
-        let word = u32::from_be_bytes([word[0], word[1], word[2], word[3]]);
-        bits |= u64::from(word) << (32 - held);
-        held += 32;
-        while held >= CODE_BITS_MAX as u32 {
+    loop {
+        if let Some((word, rest)) = input.split_first_chunk() {
+            bits |= u64::from(u32::from_be_bytes(*word)) << (32 - held);
+            held += 32;
+            input = rest;
+        } else {
+            for &byte in std::mem::take(&mut input) {
+                bits |= u64::from(byte) << (56 - held);
+                held += 8;
+            }
+        }
+        // At the end of this loop at most 29 bits are held: room for a word.
+        while held >= LOOKUP_BITS {
             let pair = PAIRS[(bits >> (64 - LOOKUP_BITS)) as usize];
-            if pair.symbols == 0 {
+            if pair == 0 {
+                if held < CODE_BITS_MAX as u32 {
+                    break;
+                }
                 let (symbol, len) = decode_long(bits)?;
                 output[written] = symbol;
                 written += 1;
@@ -42,18 +52,15 @@ fn decode_into(input: &[u8], output: &mut [u8]) -> Result<usize, HpackError> {
                 held -= len;
                 continue;
             }
-            output[written] = pair.first;
-            output[written + 1] = pair.second;
-            written += usize::from(pair.symbols);
-            bits <<= pair.bits;
-            held -= u32::from(pair.bits);
+            output[written..written + 2].copy_from_slice(&(pair as u16).to_le_bytes());
+            written += pair_symbols(pair);
+            bits <<= pair_bits(pair);
+            held -= pair_bits(pair);
+        }
+        if input.is_empty() {
+            return decode_tail(bits, held, output, written);
         }
     }
-    for &byte in words.remainder() {
-        bits |= u64::from(byte) << (56 - held);
-        held += 8;
-    }
-    decode_tail(bits, held, output, written)
 }
 
 /// Decodes symbol by symbol until only padding is left.
@@ -61,21 +68,20 @@ fn decode_tail(mut bits: u64, mut held: u32, output: &mut [u8], mut written: usi
     while held > 0 {
         // Ones behind the end make padding look like the beginning of EOS, which no symbol's code is.
         let padded = bits | (u64::MAX >> held);
-        let pair = PAIRS[(padded >> (64 - LOOKUP_BITS)) as usize];
-        let (symbol, len) = if pair.symbols > 0 {
-            (pair.first, u32::from(pair.first_bits))
-        } else if held < 8 && padded == u64::MAX {
+        if padded == u64::MAX && held < 8 {
             return Ok(written);
+        }
+        let pair = PAIRS[(padded >> (64 - LOOKUP_BITS)) as usize];
+        let (symbol, len) = if pair != 0 {
+            (pair as u8, pair_first_bits(pair))
         } else {
-            decode_long(padded)?
+            // EOS that is not whole is too much padding.
+            let whole_eos = held >= CODE_BITS_MAX as u32;
+            decode_long(padded).map_err(|error| if whole_eos { error } else { HpackError::HuffmanPadding })?
         };
         if len > held {
-            // Not a whole symbol, so padding, and wrong padding: right ones left above or begin with a short code.
-            return if held < 8 && padded == u64::MAX {
-                Ok(written)
-            } else {
-                Err(HpackError::HuffmanPadding)
-            };
+            // Not a whole symbol, so padding, and not all ones.
+            return Err(HpackError::HuffmanPadding);
         }
         output[written] = symbol;
         written += 1;
@@ -120,41 +126,36 @@ pub fn encode(text: &[u8], output: &mut Vec<u8>) {
     }
 }
 
-/// What the next twelve bits begin with.
-#[derive(Clone, Copy)]
-struct Pair {
-    /// How many whole symbols: 0, 1 or 2.
-    symbols: u8,
-    /// Bits of all of them; bits of the first, which stand in the high nibble's place.
-    bits: u8,
-    first_bits: u8,
-    first: u8,
-    second: u8,
+/// What twelve bits begin with; 0 if not with a whole symbol:
+///
+/// ```text
+/// | bits of the first symbol 8 | symbols (1 or 2) 3, bits of all 5 | second symbol 8 | first symbol 8 |
+/// ```
+static PAIRS: [u32; 1 << LOOKUP_BITS] = pairs();
+
+const fn pair_bits(pair: u32) -> u32 {
+    pair >> 16 & 31
 }
 
-static PAIRS: [Pair; 1 << LOOKUP_BITS] = pairs();
+const fn pair_symbols(pair: u32) -> usize {
+    (pair >> 21 & 7) as usize
+}
 
-const fn pairs() -> [Pair; 1 << LOOKUP_BITS] {
-    let none = Pair {
-        symbols: 0,
-        bits: 0,
-        first_bits: 0,
-        first: 0,
-        second: 0,
-    };
-    let mut table = [none; 1 << LOOKUP_BITS];
+const fn pair_first_bits(pair: u32) -> u32 {
+    pair >> 24
+}
+
+const fn pairs() -> [u32; 1 << LOOKUP_BITS] {
+    let mut table = [0; 1 << LOOKUP_BITS];
     let mut symbol = 0;
     while symbol < EOS {
         let len = LENGTHS[symbol] as u32;
         if len <= LOOKUP_BITS {
             let spare = LOOKUP_BITS - len;
-            let begin = (CANON.codes[symbol] << spare) as usize;
+            let begin = (CANON_VALUE.codes[symbol] << spare) as usize;
             let mut index = begin;
             while index < begin + (1 << spare) {
-                table[index].symbols = 1;
-                table[index].bits = len as u8;
-                table[index].first_bits = len as u8;
-                table[index].first = symbol as u8;
+                table[index] = len << 24 | 1 << 21 | len << 16 | symbol as u32;
                 index += 1;
             }
         }
@@ -164,13 +165,11 @@ const fn pairs() -> [Pair; 1 << LOOKUP_BITS] {
     let mut index = 0;
     while index < 1 << LOOKUP_BITS {
         let first = singles[index];
-        if first.symbols == 1 {
-            let rest = (index << first.bits) & ((1 << LOOKUP_BITS) - 1);
-            let second = singles[rest];
-            if second.symbols == 1 && first.bits + second.bits <= LOOKUP_BITS as u8 {
-                table[index].symbols = 2;
-                table[index].bits = first.bits + second.bits;
-                table[index].second = second.first;
+        if first != 0 {
+            let second = singles[(index << pair_bits(first)) & ((1 << LOOKUP_BITS) - 1)];
+            let bits = pair_bits(first) + pair_bits(second);
+            if second != 0 && bits <= LOOKUP_BITS {
+                table[index] = first & 0xff00_00ff | 2 << 21 | bits << 16 | (second & 0xff) << 8;
             }
         }
         index += 1;

@@ -13,6 +13,8 @@ pub struct Http1Connection {
     /// What is to be written.
     pub output: BytesMut,
     input: BytesMut,
+    /// Bytes of it in which no head was found.
+    input_seen: usize,
     state: State,
     stream_next: u32,
     head_bytes_max: usize,
@@ -53,6 +55,7 @@ impl Http1Connection {
         Http1Connection {
             output: BytesMut::new(),
             input: BytesMut::new(),
+            input_seen: 0,
             state: State::Head,
             stream_next: 1,
             head_bytes_max,
@@ -94,10 +97,17 @@ impl Http1Connection {
                 self.state = State::Closed;
                 return Ok(None);
             }
+            // A head ends with a line: without a new one there is nothing to look at again.
+            let has_line = self.input[self.input_seen..].contains(&b'\n');
+            self.input_seen = self.input.len();
+            if !has_line && self.input.len() <= self.head_bytes_max {
+                return Ok(None);
+            }
             let Some((head, len)) = parse_head(&self.input, self.head_bytes_max)? else {
                 return Ok(None);
             };
             let _ = self.input.split_to(len);
+            self.input_seen = 0;
             let decoder = BodyDecoder::new(head.body, self.body_bytes_max)?;
             if head.expects_continue && head.body != BodyKind::Length(0) && self.input.is_empty() {
                 self.output.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
@@ -145,7 +155,8 @@ impl Http1Connection {
         if let HttpBody::Full(body) = &response.body {
             self.output.extend_from_slice(body);
         }
-        self.input.clear();
+        self.input = BytesMut::new();
+        self.input_seen = 0;
         self.state = State::Closed;
     }
 
@@ -231,6 +242,16 @@ impl Http1Connection {
         self.state = if keep_alive { State::Head } else { State::Closed };
         if !keep_alive {
             self.input = BytesMut::new();
+        }
+        self.input_seen = 0;
+    }
+
+    /// Whether a part of a request has come, and the client is expected to send the rest.
+    pub fn is_inside_request(&self) -> bool {
+        match self.state {
+            State::Head => !self.input.is_empty(),
+            State::Body { .. } => true,
+            State::Waiting(_) | State::Streaming(_) | State::Closed => false,
         }
     }
 

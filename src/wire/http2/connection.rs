@@ -94,6 +94,11 @@ pub enum Incoming<A> {
 pub trait BlockSink: FieldSink {
     /// A block begins; what came of an earlier one is void.
     fn begin(&mut self, kind: BlockKind);
+    /// A request's block that says the same as the request's before, whose fields are not sent again. Between the two,
+    /// `begin` may have been called for trailers.
+    fn repeat(&mut self) -> bool {
+        false
+    }
 }
 
 /// One end of a connection. See the module's documentation.
@@ -102,6 +107,7 @@ pub struct Connection<A> {
     pub(super) options: ConnectionOptions,
     /// What is to be written. Whoever takes bytes from the front calls `pump` for more.
     pub output: BytesMut,
+    pub(super) output_peak_bytes: usize,
     /// Streams open.
     pub streams: StreamTable<A>,
     /// Numbers of streams whose queue has drained below half of the mark.
@@ -111,12 +117,15 @@ pub struct Connection<A> {
     pub(super) send_window: i64,
     pub(super) receive_window: i64,
     pub(super) receive_credit: u32,
+    /// What a new stream may receive: until our SETTINGS are acknowledged, the peer may go by the protocol's default.
+    pub(super) stream_receive_window: u32,
     pub(super) peer: Settings,
     pub(super) decoder: Decoder,
     pub(super) block: BlockInParts,
+    pub(super) last_request: LastRequest,
     pub(super) padding_left: usize,
     preface_done: bool,
-    settings_seen: bool,
+    pub(super) settings_seen: bool,
     /// Highest stream that the peer has opened.
     pub(super) peer_stream_last: u32,
     pub(super) own_stream_next: u32,
@@ -137,6 +146,14 @@ pub(super) struct BlockInParts {
     pub stream: u32,
     pub end_stream: bool,
     pub bytes: Vec<u8>,
+}
+
+/// The last well-formed request block without content-length, and the decoder's table that it was read with. Clients
+/// send the same block over and over; it is then not read again.
+#[derive(Default)]
+pub(super) struct LastRequest {
+    pub block: Vec<u8>,
+    pub table_changes: u64,
 }
 
 /// How a stream that is gone went.
@@ -169,6 +186,7 @@ impl<A: Default> Connection<A> {
         let mut connection = Connection {
             role,
             output: BytesMut::new(),
+            output_peak_bytes: 0,
             streams: StreamTable::default(),
             writable: VecDeque::new(),
             ready: VecDeque::new(),
@@ -176,9 +194,11 @@ impl<A: Default> Connection<A> {
             send_window: i64::from(WINDOW_BYTES_DEFAULT),
             receive_window: i64::from(options.connection_window_bytes.max(WINDOW_BYTES_DEFAULT)),
             receive_credit: 0,
+            stream_receive_window: options.stream_window_bytes.max(WINDOW_BYTES_DEFAULT),
             peer: Settings::default(),
             decoder: Decoder::new(DYNAMIC_TABLE_BYTES_DEFAULT),
             block: BlockInParts::default(),
+            last_request: LastRequest::default(),
             padding_left: 0,
             preface_done: false,
             settings_seen: false,

@@ -116,10 +116,11 @@ impl<A: Default> Connection<A> {
             return Err(Fatal(ErrorCode::ProtocolError, "SETTINGS on a stream"));
         }
         let is_ack = header.has(flags::ACK);
-        if is_ack && !payload.is_empty() || payload.len() % 6 != 0 {
+        if is_ack && !payload.is_empty() || !payload.len().is_multiple_of(6) {
             return Err(Fatal(ErrorCode::FrameSizeError, "SETTINGS of wrong length"));
         }
         if is_ack {
+            self.own_settings_acknowledged();
             return Ok(());
         }
         let before = self.peer.initial_window_bytes;
@@ -132,6 +133,19 @@ impl<A: Default> Connection<A> {
         }
         write_frame_header(0, FrameKind::Settings, flags::ACK, 0, &mut self.output);
         Ok(())
+    }
+
+    /// From now on the peer goes by our windows, also for streams that are open (section 6.9.2).
+    fn own_settings_acknowledged(&mut self) {
+        let window = self.options.stream_window_bytes;
+        let change = i64::from(window) - i64::from(self.stream_receive_window);
+        self.stream_receive_window = window;
+        if change != 0 {
+            let slots: Vec<Slot> = self.streams.slots().collect();
+            for slot in slots {
+                self.streams.at_mut(slot).receive_window += change;
+            }
+        }
     }
 
     /// A new initial window changes that of every open stream, perhaps to below zero (section 6.9.2).
@@ -313,6 +327,11 @@ impl<A: Default> Connection<A> {
             return self.forget(slot, false).app;
         }
         self.reset(slot, ErrorCode::Cancel)
+    }
+
+    /// Whether the peer's SETTINGS have come.
+    pub fn is_established(&self) -> bool {
+        self.settings_seen
     }
 
     /// What the peer has said of itself.

@@ -31,8 +31,11 @@ const AUTHORITY: u8 = 8;
 const STATUS: u8 = 16;
 
 /// What the check found out.
+#[derive(Default)]
 pub(super) struct Verdict {
     pub malformed: bool,
+    /// More fields than we take; set by whoever decoded the block.
+    pub too_large: bool,
     /// A response with a 1xx status, which another one follows.
     pub informational: bool,
     pub content_length: Option<u64>,
@@ -60,6 +63,7 @@ impl<'s, S: FieldSink> Checked<'s, S> {
         };
         Verdict {
             malformed: self.malformed || self.seen & required != required,
+            too_large: false,
             informational: self.informational,
             content_length: self.content_length,
         }

@@ -98,15 +98,21 @@ impl FrameHeader {
     }
 }
 
-/// Appends a frame's head.
+/// A frame's head as bytes.
 #[inline]
-pub fn write_frame_header(len: usize, kind: FrameKind, flags: u8, stream: u32, output: &mut BytesMut) {
+pub fn frame_header(len: usize, kind: FrameKind, flags: u8, stream: u32) -> [u8; FRAME_HEADER_BYTES] {
     debug_assert!(len < 1 << 24);
     let len = (len as u32).to_be_bytes();
     let stream = stream.to_be_bytes();
-    output.extend_from_slice(&[
+    [
         len[1], len[2], len[3], kind as u8, flags, stream[0], stream[1], stream[2], stream[3],
-    ]);
+    ]
+}
+
+/// Appends a frame's head.
+#[inline]
+pub fn write_frame_header(len: usize, kind: FrameKind, flags: u8, stream: u32, output: &mut BytesMut) {
+    output.extend_from_slice(&frame_header(len, kind, flags, stream));
 }
 
 /// Appends SETTINGS with the values that differ from the protocol's defaults.

@@ -76,14 +76,20 @@ impl<A: Default> Connection<A> {
             (_, Some(slot)) if self.streams.at(slot).head_seen => BlockKind::Trailers,
             _ => BlockKind::Response,
         };
+        if kind == BlockKind::Request && self.is_repeated(id, block) && sink.repeat() {
+            self.peer_stream_last = id;
+            let slot = self.insert_stream(id);
+            return self.block_on_stream(slot, kind, &Verdict::default(), end, now);
+        }
         sink.begin(kind);
+        let table_changes = self.decoder.table_changes();
         let mut checked = Checked::new(kind, sink);
         let outcome = self
             .decoder
             .decode(block, self.options.header_list_bytes_max as usize, &mut checked)
             .map_err(|_| Fatal(ErrorCode::CompressionError, "bad header block"))?;
         let mut verdict = checked.verdict();
-        let too_large = outcome == Outcome::TooLarge;
+        verdict.too_large = outcome == Outcome::TooLarge;
         match (slot, self.role) {
             (Some(slot), _) => {
                 if self.streams.at(slot).receive_closed {
@@ -91,8 +97,8 @@ impl<A: Default> Connection<A> {
                 }
                 // Trailers end the stream (section 8.1).
                 verdict.malformed |= kind == BlockKind::Trailers && !end || verdict.informational && end;
-                if too_large || verdict.malformed {
-                    return self.stream_error(slot, broken_block(too_large), now);
+                if verdict.too_large || verdict.malformed {
+                    return self.stream_error(slot, broken_block(verdict.too_large), now);
                 }
                 Ok(self.block_on_stream(slot, kind, &verdict, end, now)?)
             }
@@ -101,44 +107,69 @@ impl<A: Default> Connection<A> {
                 self.spend_noise(now)?;
                 Ok(None)
             }
-            (None, Role::Server) => {
-                if id.is_multiple_of(2) {
-                    return Err(Fatal(ErrorCode::ProtocolError, "stream of the wrong parity"));
-                }
-                if id <= self.peer_stream_last {
-                    return self.late_headers(id, now);
-                }
-                if self.drain.is_closed_to(id) {
-                    self.spend_noise(now)?;
-                    return Ok(None);
-                }
-                self.peer_stream_last = id;
-                let broken = too_large || verdict.malformed;
-                if broken || self.streams.len() >= self.streams_max() as usize {
-                    let code = if broken {
-                        broken_block(too_large)
-                    } else {
-                        ErrorCode::RefusedStream
-                    };
-                    write_reset(id, code, &mut self.output);
-                    self.remember(id, Late::ByUs);
-                    self.spend_reset(now)?;
-                    return Ok(None);
-                }
-                self.open_by_peer(id, &verdict, end, now)
-            }
+            (None, Role::Server) => self.block_of_new_stream(id, end, block, table_changes, &verdict, now),
         }
     }
 
-    fn open_by_peer(
+    /// A request's block has been decoded: opens its stream, or says why not.
+    fn block_of_new_stream(
         &mut self,
         id: u32,
-        verdict: &Verdict,
         end: bool,
+        block: &[u8],
+        table_changes: u64,
+        verdict: &Verdict,
         now: Monotonic,
     ) -> Result<Option<Incoming<A>>, Fatal> {
+        if id.is_multiple_of(2) {
+            return Err(Fatal(ErrorCode::ProtocolError, "stream of the wrong parity"));
+        }
+        if id <= self.peer_stream_last {
+            return self.late_headers(id, now);
+        }
+        if self.drain.is_closed_to(id) {
+            self.spend_noise(now)?;
+            return Ok(None);
+        }
+        self.peer_stream_last = id;
+        let broken = verdict.too_large || verdict.malformed;
+        if broken || self.streams.len() >= self.streams_max() as usize {
+            let code = if broken {
+                broken_block(verdict.too_large)
+            } else {
+                ErrorCode::RefusedStream
+            };
+            write_reset(id, code, &mut self.output);
+            self.remember(id, Late::ByUs);
+            self.spend_reset(now)?;
+            return Ok(None);
+        }
+        self.remember_request(block, table_changes, verdict);
         let slot = self.insert_stream(id);
         self.block_on_stream(slot, BlockKind::Request, verdict, end, now)
+    }
+
+    /// Whether a block opens a stream, and says what the last request's did.
+    fn is_repeated(&self, id: u32, block: &[u8]) -> bool {
+        let last = &self.last_request;
+        last.block == block
+            && !block.is_empty()
+            && last.table_changes == self.decoder.table_changes()
+            && id > self.peer_stream_last
+            && !id.is_multiple_of(2)
+            && !self.drain.is_closed_to(id)
+            && self.streams.len() < self.streams_max() as usize
+    }
+
+    /// Keeps a request's block for comparison, if reading it left the table alone.
+    fn remember_request(&mut self, block: &[u8], table_changes: u64, verdict: &Verdict) {
+        let last = &mut self.last_request;
+        last.block.clear();
+        let is_stable = table_changes == self.decoder.table_changes();
+        if is_stable && verdict.content_length.is_none() && block.len() <= REPEATED_BLOCK_BYTES_MAX {
+            last.block.extend_from_slice(block);
+            last.table_changes = table_changes;
+        }
     }
 
     /// A well-formed block for an open stream.
@@ -277,7 +308,7 @@ impl<A: Default> Connection<A> {
             receive_closed: false,
             head_seen: false,
             content_left: CONTENT_ANY,
-            receive_window: i64::from(self.options.stream_window_bytes),
+            receive_window: i64::from(self.stream_receive_window),
             receive_credit: 0,
             send: SendState::new(self.peer.initial_window_bytes),
             app: A::default(),
@@ -331,13 +362,17 @@ impl<A: Default> Connection<A> {
     }
 
     fn late(&self, id: u32) -> Option<Late> {
+        if self.role == Role::Server && self.drain.is_closed_to(id) {
+            // The peer opened it before it heard that we are leaving.
+            return Some(Late::ByUs);
+        }
         self.late.iter().find(|(late, _)| *late == id).map(|(_, how)| *how)
     }
 
     /// A stream that nobody has opened yet takes only HEADERS, and only from the client (section 5.1).
     pub(super) fn check_not_idle(&self, id: u32) -> Result<(), Fatal> {
         let opened = match self.role {
-            Role::Server => id <= self.peer_stream_last,
+            Role::Server => id <= self.peer_stream_last || self.drain.is_closed_to(id),
             Role::Client => id < self.own_stream_next,
         };
         if opened && !id.is_multiple_of(2) {
@@ -363,6 +398,9 @@ impl<A: Default> Connection<A> {
         }
     }
 }
+
+/// Blocks that are longer are not compared.
+const REPEATED_BLOCK_BYTES_MAX: usize = 256;
 
 fn broken_block(too_large: bool) -> ErrorCode {
     if too_large {

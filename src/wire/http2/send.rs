@@ -10,12 +10,14 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use super::{
     Connection, ErrorCode, FRAME_BYTES_MAX, FrameKind, Role, Slot, WINDOW_MAX, flags,
-    frame::{FRAME_HEADER_BYTES, write_frame_header, write_reset},
+    frame::{FRAME_HEADER_BYTES, frame_header, write_frame_header, write_reset},
 };
 
 /// Output beyond which DATA waits in its stream, in bytes: enough for a few large writes, and little enough that a small
 /// answer which comes later is not far behind.
 pub const OUTPUT_BYTES_TARGET: usize = 128 * 1024;
+/// Memory of the output that a connection keeps.
+const OUTPUT_BYTES_KEPT: usize = 32 * 1024;
 
 /// A message to be sent: bytes, shared bytes, or something that is encoded in place.
 pub trait Payload {
@@ -129,6 +131,8 @@ impl Prefix {
     }
 }
 
+const GRPC_PREFIX_BYTES: usize = 5;
+
 struct Segment {
     prefix: Prefix,
     body: Bytes,
@@ -237,6 +241,49 @@ impl<A: Default> Connection<A> {
         self.schedule(slot);
     }
 
+    /// Sends a whole answer at once, if it goes straight to the output: head, one DATA frame, trailers. False: it does not,
+    /// and nothing was sent. Nothing may have been sent on the stream before.
+    #[inline]
+    pub fn send_answer<const HEAD: usize, const TRAILERS: usize>(
+        &mut self,
+        slot: Slot,
+        head: &[u8; HEAD],
+        payload: &impl Payload,
+        trailers: &[u8; TRAILERS],
+    ) -> bool {
+        const { assert!(HEAD <= 64 && TRAILERS <= 64) };
+        let body_len = payload.payload_len();
+        let len = GRPC_PREFIX_BYTES + body_len;
+        if !self.can_send_now(slot, len) {
+            return false;
+        }
+        let stream = self.streams.at_mut(slot);
+        stream.send.window -= len as i64;
+        self.send_window -= len as i64;
+        let id = stream.id;
+        self.output.reserve(3 * FRAME_HEADER_BYTES + HEAD + len + TRAILERS);
+        let mut front = [0; 128];
+        let data_at = FRAME_HEADER_BYTES + HEAD;
+        let prefix_at = data_at + FRAME_HEADER_BYTES;
+        let front_len = prefix_at + GRPC_PREFIX_BYTES;
+        front[..FRAME_HEADER_BYTES].copy_from_slice(&frame_header(HEAD, FrameKind::Headers, flags::END_HEADERS, id));
+        front[FRAME_HEADER_BYTES..data_at].copy_from_slice(head);
+        front[data_at..prefix_at].copy_from_slice(&frame_header(len, FrameKind::Data, 0, id));
+        front[prefix_at..front_len].copy_from_slice(&Prefix::grpc(body_len).bytes);
+        self.output.extend_from_slice(&front[..front_len]);
+        let before = self.output.len();
+        payload.write_to(&mut self.output);
+        assert_eq!(self.output.len() - before, body_len, "a payload is as long as it says");
+        let mut back = [0; 128];
+        let ends = flags::END_HEADERS | flags::END_STREAM;
+        back[..FRAME_HEADER_BYTES].copy_from_slice(&frame_header(TRAILERS, FrameKind::Headers, ends, id));
+        back[FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + TRAILERS].copy_from_slice(trailers);
+        self.output.extend_from_slice(&back[..FRAME_HEADER_BYTES + TRAILERS]);
+        self.data_sent(1);
+        self.send_ended(slot);
+        true
+    }
+
     /// Ends the stream with a block of trailers, behind what waits.
     pub fn send_trailers(&mut self, slot: Slot, block: &[u8]) {
         let send = &mut self.streams.at_mut(slot).send;
@@ -278,6 +325,15 @@ impl<A: Default> Connection<A> {
             if let Some(slot) = self.streams.find(id) {
                 self.pump_stream(slot);
             }
+        }
+    }
+
+    /// Gives up the memory of an output that was long and is empty.
+    pub fn release_output(&mut self) {
+        self.output_peak_bytes = self.output_peak_bytes.max(self.output.len());
+        if self.output.is_empty() && self.output_peak_bytes > OUTPUT_BYTES_KEPT {
+            self.output = BytesMut::new();
+            self.output_peak_bytes = 0;
         }
     }
 

@@ -50,6 +50,8 @@ impl<A> Default for StreamTable<A> {
     }
 }
 
+/// Streams whose memory an idle connection keeps.
+const STREAMS_KEPT: usize = 256;
 const GONE: Slot = Slot(u32::MAX);
 
 impl<A> StreamTable<A> {
@@ -85,6 +87,11 @@ impl<A> StreamTable<A> {
     /// Takes a stream out.
     pub fn remove(&mut self, slot: Slot) -> Stream<A> {
         let stream = self.slab.remove(slot.0 as usize);
+        if self.slab.is_empty() && self.slab.capacity() > STREAMS_KEPT {
+            self.slab = Slab::new();
+            self.order = VecDeque::new();
+            return stream;
+        }
         if let Some(position) = self.position(stream.id) {
             self.order[position].1 = GONE;
         }
@@ -121,6 +128,10 @@ impl<A> StreamTable<A> {
 
     #[inline]
     fn position(&self, id: u32) -> Option<usize> {
+        // A new stream's id is above all others: the common case of one that is not there.
+        if self.order.back()?.0 < id {
+            return None;
+        }
         let first = self.order.front()?.0;
         let guess = (id.checked_sub(first)? / 2) as usize;
         match self.order.get(guess) {

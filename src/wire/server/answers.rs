@@ -10,9 +10,9 @@ use crate::wire::{
 };
 
 /// `:status: 200`, `content-type: application/grpc`: index 8, and a literal with the name at index 31.
-pub(super) const GRPC_HEAD: &[u8] = b"\x88\x0f\x10\x10application/grpc";
+pub(super) const GRPC_HEAD: &[u8; 20] = b"\x88\x0f\x10\x10application/grpc";
 /// `grpc-status: 0`.
-pub(super) const GRPC_OK: &[u8] = b"\x00\x0bgrpc-status\x010";
+pub(super) const GRPC_OK: &[u8; 15] = b"\x00\x0bgrpc-status\x010";
 
 /// The head of an answer to a call whose content type had a subtype.
 pub(super) fn grpc_head(http_status: u16, subtype: Option<&str>, block: &mut BytesMut) {

@@ -29,7 +29,8 @@ pub enum ServerEvent {
         stream: StreamId,
     },
     /// The stream is gone before its answer was complete: reset by the peer, ended here for a broken message (the peer has
-    /// its status), or lost with the connection. Nothing follows for the stream; answers to it are dropped.
+    /// its status), or lost with the connection. Nothing follows for the stream; answers to it are dropped. Does not come
+    /// for a stream whose answer the caller has ended, though a part of it may have been waiting.
     Cancelled {
         /// The stream.
         stream: StreamId,

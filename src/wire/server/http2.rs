@@ -13,7 +13,7 @@ use super::{
 use crate::{
     base::Monotonic,
     wire::{
-        grpc::{Deframer, MESSAGE_PREFIX_BYTES, SmallMessages},
+        grpc::{Deframer, SmallMessages},
         http1::{HttpBody, HttpResponse},
         http2::{BlockKind, Connection, ConnectionOptions, ErrorCode, Incoming, Payload, Prefix, Role, Slot},
         status::{Code, Status},
@@ -282,8 +282,11 @@ impl Http2Server {
 
     pub fn send_unary(&mut self, stream: StreamId, message: impl Payload) {
         let Some(slot) = self.answerable(stream) else { return };
+        let app = &self.core.streams.at(slot).app;
+        if !app.head_sent && app.subtype.is_none() && self.core.send_answer(slot, GRPC_HEAD, &message, GRPC_OK) {
+            return;
+        }
         let len = message.payload_len();
-        self.core.output.reserve(len.min(64 * 1024) + MESSAGE_PREFIX_BYTES + 80);
         self.send_head(slot);
         self.core.send_data(slot, Prefix::grpc(len), message, false);
         self.core.streams.at_mut(slot).app.is_with_caller = false;

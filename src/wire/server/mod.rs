@@ -49,6 +49,8 @@ pub struct ServerConnection {
     events: VecDeque<ServerEvent>,
     protocol: Protocol,
     accepted_at: Monotonic,
+    /// When the first bytes came of an HTTP/1.1 request that is not whole.
+    request_since: Monotonic,
 }
 
 enum Protocol {
@@ -76,6 +78,7 @@ impl ServerConnection {
                 ended: false,
             },
             accepted_at: now,
+            request_since: now,
         }
     }
 
@@ -106,7 +109,12 @@ impl ServerConnection {
         }
         match &mut self.protocol {
             Protocol::Unknown { .. } => {}
-            Protocol::Http1(http1) => http1.receive(input),
+            Protocol::Http1(http1) => {
+                if !http1.is_inside_request() {
+                    self.request_since = now;
+                }
+                http1.receive(input);
+            }
             Protocol::Http2(http2) => {
                 http2.core.read(now);
                 http2.receive(input, now, &mut self.events);
@@ -136,6 +144,9 @@ impl ServerConnection {
     pub fn next_event(&mut self) -> Option<ServerEvent> {
         if let Some(event) = self.events.pop_front() {
             return Some(event);
+        }
+        if self.events.capacity() > EVENTS_KEPT {
+            self.events = VecDeque::new();
         }
         match &mut self.protocol {
             Protocol::Unknown { .. } => None,
@@ -247,6 +258,7 @@ impl ServerConnection {
             Protocol::Http1(http1) => &mut http1.output,
             Protocol::Http2(http2) => {
                 http2.core.pump();
+                http2.core.release_output();
                 &mut http2.core.output
             }
         }
@@ -292,7 +304,9 @@ impl ServerConnection {
     pub fn next_deadline(&self) -> Option<Monotonic> {
         match &self.protocol {
             Protocol::Unknown { .. } => Some(self.accepted_at + FIRST_BYTES_TIMEOUT),
+            Protocol::Http1(http1) if http1.is_inside_request() => Some(self.request_since + HTTP1_REQUEST_TIMEOUT),
             Protocol::Http1(_) => None,
+            Protocol::Http2(http2) if !http2.core.is_established() => Some(self.accepted_at + FIRST_BYTES_TIMEOUT),
             Protocol::Http2(http2) => http2.core.next_deadline(),
         }
     }
@@ -301,8 +315,15 @@ impl ServerConnection {
     pub fn tick(&mut self, now: Monotonic) {
         match &mut self.protocol {
             Protocol::Unknown { ended, .. } => *ended |= now >= self.accepted_at + FIRST_BYTES_TIMEOUT,
-            Protocol::Http1(_) => {}
+            Protocol::Http1(http1) => {
+                if http1.is_inside_request() && now >= self.request_since + HTTP1_REQUEST_TIMEOUT {
+                    http1.receive_end();
+                }
+            }
             Protocol::Http2(http2) => {
+                if !http2.core.is_established() && now >= self.accepted_at + FIRST_BYTES_TIMEOUT {
+                    http2.core.end();
+                }
                 http2.core.tick(now);
                 if http2.core.failure().is_some() {
                     http2.cancel_all(&mut self.events);
@@ -312,8 +333,51 @@ impl ServerConnection {
     }
 }
 
-/// How long a peer may say nothing at all (gRPC's connection timeout).
+/// How long a peer may take for its first words (gRPC's connection timeout).
 const FIRST_BYTES_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long an HTTP/1.1 client may take for a request (etcd's limit for its head).
+const HTTP1_REQUEST_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+/// Events whose memory a connection keeps.
+const EVENTS_KEPT: usize = 1024;
 
+/// Runs arbitrary bytes through a connection, in two pieces, that answers whatever it understands; must not panic or
+/// exceed bounds. Inputs that do not begin with `P` are frames behind a good preface.
+pub fn fuzz_server(input: &[u8]) {
+    let options = ServerOptions {
+        message_bytes_max: 1000,
+        concurrent_streams_max: 8,
+        ..ServerOptions::default()
+    };
+    let mut connection = ServerConnection::new(options, Monotonic(1));
+    let mut bytes = BytesMut::new();
+    if !input.starts_with(b"P") {
+        bytes.extend_from_slice(PREFACE);
+    }
+    let (front, back) = input.split_at(input.len() / 2);
+    for (piece, now) in [(front, Monotonic(2)), (back, Monotonic(3))] {
+        bytes.extend_from_slice(piece);
+        connection.receive(&mut bytes, now);
+        while let Some(event) = connection.next_event() {
+            match event {
+                ServerEvent::Message { stream, message } => connection.send_unary(stream, message),
+                ServerEvent::HalfClosed { stream } => connection.finish(stream, &Status::OK),
+                ServerEvent::Http { stream, .. } => {
+                    connection.respond(stream, &HttpResponse::new(200, "text/plain", &b"ok"[..]));
+                }
+                _ => {}
+            }
+        }
+        assert!(connection.streams_open() <= 8);
+        assert!(connection.output().len() <= 1000 + 100 * input.len());
+        assert!(bytes.len() <= input.len() + PREFACE.len());
+    }
+    connection.receive_end();
+    connection.tick(Monotonic(u64::MAX));
+    assert_eq!(connection.streams_open(), 0);
+    assert!(connection.is_finished());
+}
+
+#[cfg(test)]
+mod interop;
 #[cfg(test)]
 mod tests;

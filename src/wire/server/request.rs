@@ -13,6 +13,11 @@ use crate::wire::{
 
 /// Paths that a connection remembers: clients use few.
 const PATHS_KEPT: usize = 4;
+/// What is longer is not remembered.
+const PATH_BYTES_KEPT: usize = 256;
+const METADATA_BYTES_KEPT: usize = 4096;
+/// Memory that each buffer keeps from one request to the next.
+const TEXT_BYTES_KEPT: usize = 1024;
 
 /// The request whose block is being read.
 #[derive(Default)]
@@ -22,11 +27,13 @@ pub(super) struct RequestHead {
     authority: Vec<u8>,
     content_type: Vec<u8>,
     encoding: Vec<u8>,
-    te: bool,
     timeout: Option<Result<Duration, TimeoutError>>,
     metadata: MetadataBuilder,
     broken_binary: Option<Status>,
     ignores: bool,
+    /// The block says what the last request's did.
+    repeated: bool,
+    last_call: Option<(Path, Metadata, Option<Duration>)>,
     paths: Vec<Path>,
     path_victim: usize,
     last_metadata: Metadata,
@@ -58,6 +65,7 @@ impl BlockSink for RequestHead {
         if self.ignores {
             return;
         }
+        self.repeated = false;
         for text in [
             &mut self.method,
             &mut self.path,
@@ -66,11 +74,17 @@ impl BlockSink for RequestHead {
             &mut self.encoding,
         ] {
             text.clear();
+            text.shrink_to(TEXT_BYTES_KEPT);
         }
-        self.te = false;
         self.timeout = None;
         self.metadata.clear();
         self.broken_binary = None;
+    }
+
+    fn repeat(&mut self) -> bool {
+        // The last request that was looked at, not the last block: one that was malformed does not count.
+        self.repeated = self.last_call.is_some();
+        self.repeated
     }
 }
 
@@ -103,11 +117,7 @@ impl FieldSink for RequestHead {
                 self.timeout = Some(grpc::parse_timeout(field.value));
                 return;
             }
-            Token::Te => {
-                self.te = true;
-                return;
-            }
-            Token::Scheme | Token::GrpcStatus | Token::GrpcMessage => return,
+            Token::Te | Token::Scheme | Token::GrpcStatus | Token::GrpcMessage => return,
             _ => {
                 self.metadata.push(field.name, field.value);
                 if field.name.ends_with(b"-bin") {
@@ -123,7 +133,33 @@ impl FieldSink for RequestHead {
 
 impl RequestHead {
     /// What was gathered, in the order in which grpc-go finds fault with it.
+    #[inline]
     pub fn request(&mut self) -> Request {
+        if self.repeated
+            && let Some((path, metadata, timeout)) = &self.last_call
+        {
+            return Request::Grpc {
+                path: path.clone(),
+                metadata: metadata.clone(),
+                timeout: *timeout,
+                subtype: None,
+            };
+        }
+        self.last_call = None;
+        let request = self.new_request();
+        if let Request::Grpc {
+            path,
+            metadata,
+            timeout,
+            subtype: None,
+        } = &request
+        {
+            self.last_call = Some((path.clone(), metadata.clone(), *timeout));
+        }
+        request
+    }
+
+    fn new_request(&mut self) -> Request {
         let subtype = match grpc::content_type(&self.content_type) {
             ContentType::Grpc("") => None,
             ContentType::Grpc(subtype) => Some(Box::from(subtype)),
@@ -151,7 +187,9 @@ impl RequestHead {
             return refused(200, grpc::decoder_missing(&self.encoding));
         }
         let metadata = self.metadata.build(&self.last_metadata);
-        self.last_metadata = metadata.clone();
+        if metadata.packed_len() <= METADATA_BYTES_KEPT {
+            self.last_metadata = metadata.clone();
+        }
         Request::Grpc {
             path: self.shared_path(),
             metadata,
@@ -165,6 +203,9 @@ impl RequestHead {
             return known.clone();
         }
         let path = Path::new(&self.path);
+        if self.path.len() > PATH_BYTES_KEPT {
+            return path;
+        }
         if self.paths.len() < PATHS_KEPT {
             self.paths.push(path.clone());
         } else {

@@ -1,0 +1,430 @@
+//! Files of a simulated machine. An operation takes virtual time, may go wrong as [`DiskFaults`] says, and acts on the
+//! machine's [`Tree`](super::tree::Tree) and [`Storage`](super::storage::Storage).
+//!
+//! Writes and syncs are begun at once when first polled and finish by themselves, also if their future is dropped: a
+//! write under way when the power fails may leave any of its sectors. On a machine that has crashed nothing finishes.
+
+use std::{io, path::Path, rc::Rc};
+
+use super::{
+    faults::DiskFaults,
+    memory::{Region, SimMap},
+    random::Random,
+    storage::Begun,
+    tree::Inode,
+    world::{MachineId, Outcome, Wait, World, digest},
+};
+use crate::host::{DIRECT_ALIGN, Disk, File, OpenMode};
+
+/// Files of one life of a machine.
+#[derive(Clone)]
+pub struct SimDisk {
+    pub(super) world: Rc<World>,
+    pub(super) machine: MachineId,
+    pub(super) incarnation: u64,
+    /// How often the power had failed when this life began.
+    pub(super) boot: u64,
+}
+
+/// An open file.
+pub struct SimFile {
+    disk: SimDisk,
+    inode: Inode,
+    mode: OpenMode,
+    /// Which open file this is: locks belong to it.
+    handle: u64,
+}
+
+/// Memory for a write.
+pub struct SimBuffer(Vec<u8>);
+
+impl AsRef<[u8]> for SimBuffer {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl AsMut<[u8]> for SimBuffer {
+    fn as_mut(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+}
+
+/// Which range of [`Timing`](super::Timing) an operation draws from.
+#[derive(Clone, Copy)]
+enum Effort {
+    Read,
+    Write,
+    Sync,
+}
+
+fn code(code: i32) -> io::Error {
+    io::Error::from_raw_os_error(code)
+}
+
+impl SimDisk {
+    fn is_alive(&self) -> bool {
+        self.world.is_alive(self.machine, self.incarnation)
+    }
+
+    fn faults(&self) -> DiskFaults {
+        self.world
+            .with_machine(self.machine, |machine| machine.faults.disk.clone())
+    }
+
+    fn draw(&self, share: impl FnOnce(&DiskFaults) -> f64) -> bool {
+        let share = share(&self.faults());
+        self.world.chaos.borrow_mut().chance(share)
+    }
+
+    fn duration_nanos(&self, effort: Effort) -> u64 {
+        let range = {
+            let timing = self.world.timing.borrow();
+            match effort {
+                Effort::Read => timing.read_nanos.clone(),
+                Effort::Write => timing.write_nanos.clone(),
+                Effort::Sync => timing.sync_nanos.clone(),
+            }
+        };
+        let faults = self.faults();
+        let mut chaos = self.world.chaos.borrow_mut();
+        let stall = if chaos.chance(faults.stall) {
+            faults.stall_for.as_nanos() as u64
+        } else {
+            0
+        };
+        chaos.within(range) + stall
+    }
+
+    /// An operation that may be given up while it waits. On a machine that has crashed it never ends.
+    async fn operation<T>(
+        &self,
+        what: &'static str,
+        effort: Effort,
+        path: &Path,
+        act: impl FnOnce(&mut super::tree::Tree) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let nanos = self.duration_nanos(effort);
+        Wait::until(&self.world, self.world.now_nanos() + nanos).await;
+        if !self.is_alive() {
+            std::future::pending::<()>().await;
+        }
+        let result = self.world.with_machine(self.machine, |machine| act(&mut machine.tree));
+        self.world.record(
+            what,
+            &[
+                self.machine.0 as u64,
+                digest(path.to_string_lossy().as_bytes()),
+                u64::from(result.is_ok()),
+            ],
+        );
+        result
+    }
+
+    /// An operation that finishes whether or not it is waited for, unless the power fails first.
+    async fn detached<T: 'static>(&self, effort: Effort, finish: impl FnOnce(&SimDisk) -> T + 'static) -> T {
+        let outcome = Outcome::new();
+        let (disk, result) = (self.clone(), Rc::clone(&outcome));
+        self.world.after(self.duration_nanos(effort), move |_| {
+            if disk.world.with_machine(disk.machine, |machine| machine.boot) == disk.boot {
+                let finished = finish(&disk);
+                Outcome::set(&result, finished);
+            }
+        });
+        Outcome::get(outcome).await
+    }
+
+    /// Whether `len` bytes of one file leave room for its growth to `new_len`.
+    fn check_room(&self, inode: &Inode, new_len: u64) -> io::Result<()> {
+        let Some(capacity) = self.faults().capacity_bytes else {
+            return Ok(());
+        };
+        let len = inode.borrow().current().len();
+        let growth = new_len.saturating_sub(len);
+        let files = self.world.with_machine(self.machine, |machine| machine.tree.files());
+        let used: u64 = files.iter().map(|file| file.borrow().current().len()).sum();
+        if growth > 0 && used.saturating_add(growth) > capacity {
+            return Err(code(libc::ENOSPC));
+        }
+        Ok(())
+    }
+}
+
+impl Disk for SimDisk {
+    type File = SimFile;
+
+    async fn open(&self, path: &Path, mode: OpenMode) -> io::Result<SimFile> {
+        let inode = self
+            .operation("open", Effort::Read, path, |tree| match mode {
+                OpenMode::CreateNew => tree.create_file(path),
+                _ => tree.file(path),
+            })
+            .await?;
+        let handle = self.world.with_machine(self.machine, |machine| {
+            machine.next_handle += 1;
+            machine.next_handle
+        });
+        Ok(SimFile {
+            disk: self.clone(),
+            inode,
+            mode,
+            handle,
+        })
+    }
+
+    async fn read_file(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let file = self.open(path, OpenMode::Read).await?;
+        let len = file.inode.borrow().current().len();
+        file.read_at(0, usize::try_from(len).expect("a small file")).await
+    }
+
+    async fn list(&self, directory: &Path) -> io::Result<Vec<String>> {
+        let list = |tree: &mut super::tree::Tree| Ok(tree.directory(directory)?.list());
+        self.operation("list", Effort::Read, directory, list).await
+    }
+
+    async fn exists(&self, path: &Path) -> io::Result<bool> {
+        self.operation("exists", Effort::Read, path, |tree| match tree.find(path) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        })
+        .await
+    }
+
+    async fn create_directory(&self, path: &Path) -> io::Result<()> {
+        self.operation("mkdir", Effort::Read, path, |tree| tree.create_directory(path))
+            .await
+    }
+
+    async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.operation("rename", Effort::Read, to, |tree| tree.rename(from, to))
+            .await
+    }
+
+    async fn remove(&self, path: &Path) -> io::Result<()> {
+        self.operation("remove", Effort::Read, path, |tree| tree.remove(path))
+            .await
+    }
+
+    async fn sync_directory(&self, path: &Path) -> io::Result<()> {
+        if self.draw(|faults| faults.sync_error) {
+            return Err(code(libc::EIO));
+        }
+        self.operation("sync_directory", Effort::Sync, path, |tree| tree.sync_directory(path))
+            .await
+    }
+}
+
+impl SimFile {
+    fn is_direct_mode(&self) -> bool {
+        matches!(self.mode, OpenMode::Direct | OpenMode::DirectDurable)
+    }
+
+    fn record(&self, what: &'static str, offset: u64, bytes: &[u8], is_done: bool) {
+        let machine = self.disk.machine.0 as u64;
+        let numbers = [machine, self.handle, offset, digest(bytes), u64::from(is_done)];
+        self.disk.world.record(what, &numbers);
+    }
+
+    async fn write(&self, offset: u64, bytes: Vec<u8>) -> io::Result<()> {
+        if self.mode == OpenMode::Read {
+            return Err(code(libc::EBADF));
+        }
+        self.disk.check_room(&self.inode, offset + bytes.len() as u64)?;
+        let is_durable = self.mode == OpenMode::DirectDurable;
+        let id = self.disk.world.with_machine(self.disk.machine, |machine| {
+            machine.next_write += 1;
+            machine.next_write
+        });
+        self.record("write", offset, &bytes, false);
+        self.inode.borrow_mut().begin(id, Begun { offset, bytes });
+        let effort = if is_durable { Effort::Sync } else { Effort::Write };
+        let inode = Rc::clone(&self.inode);
+        self.disk
+            .detached(effort, move |disk| {
+                let Some(Begun { offset, bytes }) = inode.borrow_mut().finish(id) else {
+                    return Err(code(libc::EIO));
+                };
+                finish_write(disk, &inode, offset, bytes, is_durable)
+            })
+            .await
+    }
+}
+
+fn finish_write(disk: &SimDisk, inode: &Inode, offset: u64, bytes: Vec<u8>, is_durable: bool) -> io::Result<()> {
+    let faults = disk.faults();
+    let mut chaos = disk.world.chaos.borrow_mut();
+    let mut storage = inode.borrow_mut();
+    let mut put = |offset: u64, bytes: Vec<u8>| {
+        if is_durable {
+            storage.write_durable(offset, &bytes);
+        } else {
+            storage.write(offset, bytes);
+        }
+    };
+    if chaos.chance(faults.write_error) {
+        let part = chaos.below(bytes.len() as u64 / 512 + 1) as usize * 512;
+        put(offset, bytes[..part].to_vec());
+        disk.world.record("write_error", &[offset]);
+        return Err(code(libc::EIO));
+    }
+    if chaos.chance(faults.write_lost) {
+        disk.world.record("write_lost", &[offset]);
+        return Ok(());
+    }
+    let place = if chaos.chance(faults.write_misdirected) {
+        misdirect(offset, &mut chaos)
+    } else {
+        offset
+    };
+    disk.world.record("written", &[place, bytes.len() as u64]);
+    put(place, bytes);
+    Ok(())
+}
+
+/// Some blocks before or behind.
+fn misdirect(offset: u64, chaos: &mut Random) -> u64 {
+    let away = (1 + chaos.below(16)) * DIRECT_ALIGN as u64;
+    if chaos.chance(0.5) && offset >= away {
+        offset - away
+    } else {
+        offset + away
+    }
+}
+
+impl File for SimFile {
+    type Buffer = SimBuffer;
+    type Map = SimMap;
+
+    async fn size(&self) -> io::Result<u64> {
+        Ok(self.inode.borrow().current().len())
+    }
+
+    fn is_direct(&self) -> bool {
+        self.is_direct_mode()
+    }
+
+    fn buffer(&self, len: usize) -> SimBuffer {
+        assert!(len > 0 && len.is_multiple_of(DIRECT_ALIGN), "buffer of {len} bytes");
+        SimBuffer(vec![0; len])
+    }
+
+    async fn write_at(&self, offset: u64, buffer: SimBuffer) -> (io::Result<()>, SimBuffer) {
+        if self.is_direct_mode() {
+            assert!(offset.is_multiple_of(DIRECT_ALIGN as u64), "direct write at {offset}");
+        }
+        (self.write(offset, buffer.0.clone()).await, buffer)
+    }
+
+    async fn write_bytes_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        assert!(
+            !self.is_direct_mode(),
+            "borrowed bytes cannot be written to a direct file"
+        );
+        self.write(offset, bytes.to_vec()).await
+    }
+
+    async fn read_at(&self, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+        if self.is_direct_mode() {
+            let is_aligned = offset.is_multiple_of(DIRECT_ALIGN as u64) && len.is_multiple_of(DIRECT_ALIGN);
+            assert!(is_aligned, "direct read of {len} at {offset}");
+        }
+        let inode = Rc::clone(&self.inode);
+        let result = self
+            .disk
+            .detached(Effort::Read, move |disk| {
+                let faults = disk.faults();
+                let mut chaos = disk.world.chaos.borrow_mut();
+                if chaos.chance(faults.read_error) {
+                    return Err(code(libc::EIO));
+                }
+                let storage = inode.borrow();
+                let left = storage.current().len().saturating_sub(offset);
+                let mut bytes = vec![0; len.min(usize::try_from(left).unwrap_or(usize::MAX))];
+                storage.current().read(offset, &mut bytes);
+                if !bytes.is_empty() && chaos.chance(faults.read_flip) {
+                    let place = chaos.index(bytes.len());
+                    bytes[place] ^= 1 << chaos.below(8);
+                }
+                Ok(bytes)
+            })
+            .await;
+        self.record("read", offset, result.as_deref().unwrap_or_default(), result.is_ok());
+        result
+    }
+
+    async fn sync_data(&self) -> io::Result<()> {
+        let point = self.inode.borrow().sync_point();
+        let inode = Rc::clone(&self.inode);
+        let handle = self.handle;
+        self.disk
+            .detached(Effort::Sync, move |disk| {
+                let is_error = disk.draw(|faults| faults.sync_error);
+                disk.world
+                    .record("sync", &[disk.machine.0 as u64, handle, u64::from(!is_error)]);
+                if is_error {
+                    inode.borrow_mut().sync_failed(point);
+                    return Err(code(libc::EIO));
+                }
+                inode.borrow_mut().sync(point);
+                Ok(())
+            })
+            .await
+    }
+
+    async fn write_back(&self, _offset: u64, _len: u64) -> io::Result<()> {
+        self.disk.detached(Effort::Write, |_| Ok(())).await
+    }
+
+    async fn allocate(&self, len: u64) -> io::Result<()> {
+        self.disk.check_room(&self.inode, len)?;
+        let inode = Rc::clone(&self.inode);
+        self.disk
+            .detached(Effort::Write, move |_| {
+                let mut storage = inode.borrow_mut();
+                if storage.current().len() < len {
+                    storage.set_len(len);
+                }
+                Ok(())
+            })
+            .await
+    }
+
+    async fn truncate(&self, len: u64) -> io::Result<()> {
+        self.disk.check_room(&self.inode, len)?;
+        let inode = Rc::clone(&self.inode);
+        let finish = move |_: &SimDisk| {
+            inode.borrow_mut().set_len(len);
+            Ok(())
+        };
+        self.disk.detached(Effort::Write, finish).await
+    }
+
+    fn try_lock(&self) -> io::Result<()> {
+        let mut storage = self.inode.borrow_mut();
+        let owner = (self.disk.incarnation, self.handle);
+        match storage.lock_owner() {
+            Some(present) if present != owner => Err(io::ErrorKind::WouldBlock.into()),
+            _ => {
+                storage.set_lock_owner(Some(owner));
+                Ok(())
+            }
+        }
+    }
+
+    fn map(&self, capacity: u64) -> io::Result<SimMap> {
+        let region = Region::new(capacity);
+        self.inode.borrow_mut().attach(&region);
+        Ok(SimMap::new(region, capacity))
+    }
+}
+
+impl Drop for SimFile {
+    fn drop(&mut self) {
+        let mut storage = self.inode.borrow_mut();
+        if storage.lock_owner() == Some((self.disk.incarnation, self.handle)) {
+            storage.set_lock_owner(None);
+        }
+    }
+}
