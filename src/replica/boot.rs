@@ -18,7 +18,6 @@ use crate::{
     host::{Host, Map},
     lease::LessorConfig,
     member::{self, ClusterVersion, Member, Membership},
-    mvcc::{Restore, Restored},
     propose::RequestIds,
     raft::{Consensus, MemoryLog, Timing},
     snapshot::{SnapshotFiles, v2store},
@@ -111,7 +110,7 @@ pub async fn boot<H: Host, M: Map>(
             snapshot: LogIndex(metadata.index),
         });
     }
-    let restored = restore_store(&backend)?;
+    let restored = apply::restore_store(&backend)?;
     let config = StateConfig {
         cluster_id: log.cluster_id,
         member_id: log.member_id,
@@ -253,19 +252,6 @@ fn applied_index<M: Map>(backend: &Backend<M>) -> Result<u64, Fault> {
     Ok(stored
         .and_then(|bytes| bytes.try_into().ok())
         .map_or(0, u64::from_be_bytes))
-}
-
-/// Rebuilds the store from the tree: one ordered scan.
-fn restore_store<M: Map>(backend: &Backend<M>) -> Result<Restored, Fault> {
-    let mut restore = Restore::new(apply::compaction_marks(backend));
-    let root = backend.pin();
-    let mut cursor = root.cursor(Bucket::Key);
-    let mut next = cursor.seek_first().map_err(Fault::Page)?;
-    while let Some((key, record)) = next {
-        restore.feed(key, record)?;
-        next = cursor.step().map_err(Fault::Page)?;
-    }
-    Ok(restore.finish())
 }
 
 /// The members as a snapshot has them.
