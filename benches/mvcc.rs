@@ -162,7 +162,7 @@ fn main() {
     }
     report("range of 10 keys with its count", count, begin);
 
-    let begin = Instant::now();
+    let begin = clock();
     let result = store
         .range(&Forgetful, &RangeQuery::new(Span::all()))
         .expect("the present can be read");

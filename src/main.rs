@@ -3,11 +3,11 @@
 use std::process::ExitCode;
 
 use ringd::{
-    cli::{self, Invocation},
+    cli::{self, Command, Invocation},
     config::{Config, Exit, Notice},
     node::{self, Signals, Stop},
     ops::log,
-    ring::probe,
+    ring::{ThreadHost, probe},
 };
 
 fn main() -> ExitCode {
@@ -27,9 +27,19 @@ fn leave(exit: &Exit) -> ExitCode {
     ExitCode::from(u8::try_from(exit.code).unwrap_or(1))
 }
 
-fn offline(command: &cli::Command) -> ExitCode {
-    eprintln!("not built: {command:?}");
-    ExitCode::FAILURE
+/// Works on files that no server has open.
+fn offline(command: &Command) -> ExitCode {
+    let outcome = ThreadHost::run(|host| {
+        let command = command.clone();
+        async move { cli::run(&host, &command, &mut |text: &str| print!("{text}")).await }
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("Error: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn serve(config: Config, notices: &[Notice]) -> ExitCode {

@@ -10,7 +10,7 @@
 //!
 //! The interface, as the replica and the services use it:
 //! - [`check`]: what a request must look like, asked before it is proposed; [`quota`]: what it costs.
-//! - [`State::open`]: over a tree, with the store that [`crate::mvcc::Restore`] rebuilt from it.
+//! - [`State::open`]: over a tree, with the store that [`restore_store`] rebuilt from it.
 //! - [`State::apply`]: a committed normal entry. [`State::plan_conf_change`] and [`State::finish_conf_change`]: around
 //!   raft's own step, for a committed configuration change.
 //! - [`State::seal`]: what must stand in the same commit as everything applied so far.
@@ -46,6 +46,6 @@ mod tests;
 pub use alarm::Alarms;
 pub use decode::fuzz_request;
 pub use outcome::{Answer, Applied, ApplyFault, ConfChangePlan, Effect, EntryAt};
-pub use state::{OpenFault, State, StateConfig, compaction_marks};
+pub use state::{OpenFault, State, StateConfig, restore_store};
 pub use tree::Tree;
 pub use view::range_query;

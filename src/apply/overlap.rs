@@ -68,7 +68,37 @@ impl<'a> Deletes<'a> {
 
 /// Checks one list of operations, and what is nested in it. The number of operations is bounded before.
 pub(super) fn check(ops: &[RequestOp]) -> Result<(), Reject> {
-    list(ops).map(|_| ())
+    list(ops)?;
+    check_kept(ops, None).map(|_| ())
+}
+
+/// A put that keeps the value or lease of its key fails if the key is gone by then. The only way left to that is an
+/// open-ended delete before it, and etcd's members would all end with a panic on such an entry: it must not reach a log
+/// that they share with us. `open_from` is where the lowest such delete so far begins, on any branch; so is the answer.
+fn check_kept<'a>(ops: &'a [RequestOp], mut open_from: Option<&'a [u8]>) -> Result<Option<&'a [u8]>, Reject> {
+    for op in ops {
+        match &op.request {
+            Some(Request::RequestDeleteRange(request)) if request.range_end[..] == [0] => {
+                let start = &request.key[..];
+                open_from = Some(open_from.map_or(start, |lowest| lowest.min(start)));
+            }
+            Some(Request::RequestPut(request))
+                if (request.ignore_value || request.ignore_lease)
+                    && open_from.is_some_and(|from| from <= &request.key[..]) =>
+            {
+                return Err(Reject::KeyNotFound);
+            }
+            Some(Request::RequestTxn(request)) => {
+                let branches = [
+                    check_kept(&request.success, open_from)?,
+                    check_kept(&request.failure, open_from)?,
+                ];
+                open_from = branches.into_iter().flatten().min();
+            }
+            _ => {}
+        }
+    }
+    Ok(open_from)
 }
 
 /// Keys put and keys deleted by a list, whichever branches are taken within.
@@ -182,6 +212,25 @@ mod tests {
             Ok(()),
             "deletes of later neighbours do not count"
         );
+    }
+
+    #[test]
+    fn put_that_keeps_a_value_may_not_follow_an_open_ended_delete() {
+        let keeping = |key: &str| {
+            op(Request::RequestPut(PutRequest {
+                key: Bytes::copy_from_slice(key.as_bytes()),
+                ignore_value: true,
+                ..PutRequest::default()
+            }))
+        };
+        let gone = Err(Reject::KeyNotFound);
+        assert_eq!(check(&[delete("b", "\0"), keeping("b")]), gone);
+        assert_eq!(check(&[delete("b", "\0"), keeping("a")]), Ok(()));
+        assert_eq!(check(&[keeping("b"), delete("b", "\0")]), Ok(()));
+        assert_eq!(check(&[delete("b", "\0"), put("b")]), Ok(()));
+        assert_eq!(check(&[txn(vec![], vec![delete("b", "\0")]), keeping("c")]), gone);
+        assert_eq!(check(&[delete("b", "\0"), txn(vec![keeping("c")], vec![])]), gone);
+        assert_eq!(check(&[txn(vec![delete("b", "\0")], vec![keeping("c")])]), Ok(()));
     }
 
     proptest! {

@@ -1,6 +1,6 @@
 //! The state of a member: the store, its leases, its members and alarms, over one tree; and how far it has come.
 
-use std::fmt;
+use std::{fmt, ops::ControlFlow};
 
 use bytes::Bytes;
 
@@ -11,13 +11,16 @@ use super::{
     outcome::{Applied, ApplyFault, Effect, EntryAt},
     quota,
     respond::HeaderForm,
-    tree::Tree,
+    tree::{Tree, record_key},
 };
+use crate::auth;
 use crate::backend::Bucket;
-use crate::base::{ClusterId, LogIndex, MemberId, Monotonic, Reject, Term};
+use crate::base::{ClusterId, LogIndex, MemberId, Monotonic, Reject, Revision, Term};
 use crate::lease::{self, Lessor, LessorConfig};
 use crate::member::{Membership, json};
-use crate::mvcc::{Commit, CompactionMarks, PreviousRecords, Restored, Store, decode_compaction_mark};
+use crate::mvcc::{
+    Commit, CompactionMarks, PreviousRecords, Restore, RestoreError, Restored, Store, decode_compaction_mark,
+};
 use crate::wire::proto::etcdserverpb::{AlarmType, ResponseHeader};
 use crate::wire::proto::raftpb::ConfState;
 
@@ -26,8 +29,6 @@ const META_TERM: &[u8] = b"term";
 const META_CONF_STATE: &[u8] = b"confState";
 pub(super) const META_SCHEDULED_COMPACTION: &[u8] = b"scheduledCompactRev";
 pub(super) const META_FINISHED_COMPACTION: &[u8] = b"finishedCompactRev";
-const AUTH_ENABLED: &[u8] = b"authEnabled";
-const AUTH_REVISION: &[u8] = b"authRevision";
 
 /// What a state is opened with.
 #[derive(Clone, Debug)]
@@ -73,13 +74,28 @@ impl fmt::Display for OpenFault {
 
 impl std::error::Error for OpenFault {}
 
-/// The marks of compactions, for rebuilding the store before the state is opened.
-pub fn compaction_marks<T: Tree>(tree: &T) -> CompactionMarks {
+/// The marks of compactions, for rebuilding the store.
+fn compaction_marks<T: Tree>(tree: &T) -> CompactionMarks {
     let mark = |key| decode_compaction_mark(&tree.value(Bucket::Meta, key)?);
     CompactionMarks {
         scheduled: mark(META_SCHEDULED_COMPACTION),
         finished: mark(META_FINISHED_COMPACTION),
     }
+}
+
+/// Rebuilds the store from the `key` bucket, for [`State::open`]. Takes a second for a few million records.
+pub fn restore_store<T: Tree>(tree: &T) -> Result<Restored, RestoreError> {
+    let mut restore = Restore::new(compaction_marks(tree));
+    let mut outcome = Ok(());
+    tree.scan(Revision::default(), &mut |revision, kind, record| {
+        let mut key = [0; Revision::ENCODED_LEN + 1];
+        outcome = restore.feed(record_key(revision, kind, &mut key), record);
+        match outcome {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        }
+    });
+    outcome.map(|()| restore.finish())
 }
 
 /// The replicated state machine of one member.
@@ -101,7 +117,7 @@ pub struct State<T: Tree> {
 }
 
 impl<T: Tree> State<T> {
-    /// Opens the state over a tree. `restored` is the store rebuilt from the `key` bucket (see [`compaction_marks`]); a
+    /// Opens the state over a tree. `restored` is the store rebuilt from the `key` bucket (see [`restore_store`]); a
     /// compaction to resume stays the caller's.
     pub fn open(mut tree: T, restored: Restored, config: StateConfig) -> Result<State<T>, OpenFault> {
         open_auth(&mut tree)?;
@@ -261,7 +277,8 @@ impl<T: Tree> State<T> {
         }
     }
 
-    pub(super) fn header_message(&self) -> ResponseHeader {
+    /// The response header as it stands now.
+    pub fn header_message(&self) -> ResponseHeader {
         self.header.message(self.store.current_revision())
     }
 
@@ -362,14 +379,11 @@ impl Applied {
 
 /// A new database gets the first revision of users and roles, as etcd gives it.
 fn open_auth<T: Tree>(tree: &mut T) -> Result<(), OpenFault> {
-    if tree
-        .value(Bucket::Auth, AUTH_ENABLED)
-        .is_some_and(|enabled| enabled[..] == [1])
-    {
+    if auth::is_enabled(tree.value(Bucket::Auth, auth::ENABLED_KEY).as_deref()) {
         return Err(OpenFault::AuthEnabled);
     }
-    if tree.value(Bucket::Auth, AUTH_REVISION).is_none() {
-        tree.put(Bucket::Auth, AUTH_REVISION, number(1));
+    if tree.value(Bucket::Auth, auth::REVISION_KEY).is_none() {
+        tree.put(Bucket::Auth, auth::REVISION_KEY, number(auth::FIRST_REVISION));
     }
     Ok(())
 }

@@ -5,13 +5,13 @@ use std::{collections::BTreeMap, ops::ControlFlow};
 use bytes::Bytes;
 use prost::Message;
 
-use super::{Applied, EntryAt, State, StateConfig, Tree, compaction_marks};
+use super::{Applied, EntryAt, State, StateConfig, Tree, restore_store};
 use crate::backend::Bucket;
 use crate::base::{ClusterId, LogIndex, MemberId, Monotonic, Reject, Revision, Term};
 use crate::lease::LessorConfig;
 use crate::member::Membership;
 use crate::mvcc::memory::MemoryRecords;
-use crate::mvcc::{RecordKind, RecordSink, Records, Restore};
+use crate::mvcc::{RecordKind, RecordSink, Records};
 use crate::wire::proto::etcdserverpb::{request_op::Request, *};
 
 /// A tree that is never written to a disk.
@@ -105,13 +105,8 @@ pub(crate) fn config() -> StateConfig {
 }
 
 pub(crate) fn open(tree: MemoryTree, config: StateConfig) -> State<MemoryTree> {
-    let mut restore = Restore::new(compaction_marks(&tree));
-    for ((bucket, key), record) in tree.dump() {
-        if bucket == "key" {
-            restore.feed(&key, &record).expect("the tree is as it was written");
-        }
-    }
-    State::open(tree, restore.finish(), config).expect("a database that we wrote")
+    let restored = restore_store(&tree).expect("the tree is as it was written");
+    State::open(tree, restored, config).expect("a database that we wrote")
 }
 
 /// A state machine that is fed entries one after the other.

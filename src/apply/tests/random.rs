@@ -266,7 +266,10 @@ fn any_request(dice: &mut Dice) -> InternalRaftRequest {
     };
     let an_op = |dice: &mut Dice| {
         let put = PutRequest {
-            key: key(dice),
+            // No client's request without a key gets as far as a log.
+            key: Some(key(dice))
+                .filter(|key| !key.is_empty())
+                .unwrap_or(Bytes::from_static(b"a")),
             value: key(dice),
             lease: dice.roll(4) as i64,
             prev_kv: dice.roll(2) == 0,

@@ -39,10 +39,7 @@ impl Leaf {
 
     /// Number of existing keys before `index`.
     pub fn live_before(&self, index: usize) -> u64 {
-        self.histories[..index]
-            .iter()
-            .filter(|history| history.is_live())
-            .count() as u64
+        (self.live_bits & bits_below(index)).count_ones().into()
     }
 
     pub fn live(&self) -> u64 {

@@ -72,8 +72,13 @@ impl Node {
         }
     }
 
-    /// Visits keys from `from` on, in order.
-    pub fn walk(&self, from: &[u8], visit: &mut impl FnMut(&[u8], &History) -> ControlFlow<()>) -> ControlFlow<()> {
+    /// Visits keys from `from` on, in order. `key` is memory for them.
+    pub fn walk(
+        &self,
+        from: &[u8],
+        key: &mut Vec<u8>,
+        visit: &mut impl FnMut(&[u8], &History) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
         match self {
             Node::Leaf(leaf) => {
                 for index in leaf.keys().count_below(from)..leaf.len() {
@@ -209,7 +214,10 @@ impl Node {
                         high.is_none_or(|high| key < high),
                         "a key is below its leaf's upper bound"
                     );
-                    assert!(index == 0 || leaf.key(index - 1) < key, "keys of a leaf ascend");
+                    assert!(
+                        index == 0 || *leaf.keys().key(index - 1) < *key,
+                        "keys of a leaf ascend"
+                    );
                 }
                 leaf.len() as u64
             }
@@ -220,12 +228,10 @@ impl Node {
                 let mut keys = 0;
                 for (index, child) in inner.children.iter().enumerate() {
                     assert_eq!(inner.live[index], child.live(), "a child's count of existing keys");
-                    let low = if index == 0 {
-                        low
-                    } else {
-                        Some(&*inner.separators[index - 1])
-                    };
-                    let high = inner.separators.get(index).map(|high| &**high).or(high);
+                    let separator =
+                        |index: usize| (index < inner.separators.len()).then(|| inner.separators.key(index));
+                    let (left, right) = (index.checked_sub(1).and_then(separator), separator(index));
+                    let (low, high) = (left.as_deref().or(low), right.as_deref().or(high));
                     keys += child.verify(low, high);
                 }
                 keys

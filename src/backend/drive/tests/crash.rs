@@ -60,7 +60,7 @@ fn a_crash_between_any_two_writes_leaves_the_old_version_or_the_new() {
 }
 
 /// The file after a crash at the end of `log`: what was synced, and of the rest all, nothing, or some sectors.
-fn crash(durable: &[u8], log: &[Done], choice: u64, numbers: &mut Numbers) -> Vec<u8> {
+pub(super) fn crash(durable: &[u8], log: &[Done], choice: u64, numbers: &mut Numbers) -> Vec<u8> {
     let mut image = durable.to_vec();
     let synced = log
         .iter()

@@ -8,7 +8,9 @@ use super::{
     memory_host::{MemoryHost, MemoryMap},
     volume::{Durability, Volume},
 };
-use crate::backend::{BUCKETS, Batch, Bucket, Image, OpenFault, Pin, StoreOptions, check, open_root};
+use crate::backend::{
+    BUCKETS, Batch, Bucket, HashReport, Image, OpenFault, Pin, Progress, StoreJob, StoreOptions, check, open_root,
+};
 
 mod crash;
 mod model;
@@ -191,7 +193,7 @@ fn two_batches_of_one_commit_keep_their_order_of_decision() {
 }
 
 /// With `ETCD_DB` naming a database file of a real etcd: reads it, changes it, and leaves the result beside it, as
-/// `$ETCD_DB.changed`, for other tools to judge.
+/// `$ETCD_DB.changed`, for other tools to judge. `ETCD_HASH` is what that etcd answered to `Maintenance.Hash`.
 #[test]
 fn a_file_made_by_etcd_is_sound_and_can_be_changed() {
     let Some(path) = std::env::var_os("ETCD_DB").map(PathBuf::from) else {
@@ -203,6 +205,16 @@ fn a_file_made_by_etcd_is_sound_and_can_be_changed() {
     host.add_file(PATH, image);
     let mut volume = open(&host);
     let mut model = contents(volume.current());
+    if let Ok(expected) = std::env::var("ETCD_HASH") {
+        let mut job = crate::backend::hash::HashJob::new();
+        let report = loop {
+            match StoreJob::step(&mut job, volume.current(), &mut Batch::new()).unwrap() {
+                Progress::Done(report) => break report.downcast::<HashReport>().unwrap(),
+                Progress::More | Progress::Pause(_) => {}
+            }
+        };
+        assert_eq!(report.hash, expected.parse::<u32>().unwrap());
+    }
     println!(
         "{} keys, {} of {} bytes in use",
         model.len(),
