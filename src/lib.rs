@@ -40,6 +40,8 @@ pub mod cli;
 pub mod config;
 pub mod ops;
 
+pub mod server;
+
 pub mod node;
 pub mod ring;
 pub mod testing;

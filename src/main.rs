@@ -60,7 +60,7 @@ fn serve(config: Config, notices: &[Notice]) -> ExitCode {
     node::abort_on_panic();
     let outcome = probe::check_machine()
         .map_err(|obstacle| obstacle.to_string())
-        .and_then(|clients_max| node::server::run(config, &stop, clients_max));
+        .and_then(|clients_max| node::run::run(config, &stop, clients_max));
     if let Err(error) = &outcome {
         tracing::error!(error, "ringd cannot go on");
     }

@@ -10,12 +10,10 @@
 //!
 //! What runs on the cores is given by the caller; nothing here knows requests, raft or files of the database.
 
-pub mod accept;
 pub mod directory;
 pub mod panic;
-pub mod server;
+pub mod run;
 pub mod signals;
-pub mod stop;
 
 use std::{future::Future, io, thread};
 
@@ -25,11 +23,10 @@ use crate::ring::{
     placement::{self, CoreSet, Placement},
 };
 
-pub use accept::{AcceptConfig, serve};
+pub use crate::server::{AcceptConfig, Stop, serve};
 pub use directory::DataDirectory;
 pub use panic::abort_on_panic;
 pub use signals::Signals;
-pub use stop::Stop;
 
 /// Which core does what.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,21 +1,27 @@
-//! A whole server: from a configuration to the parts on their cores.
+//! A whole server, on whatever host: the parts that a configuration asks for, put together. Knows neither cores nor
+//! threads nor signals; `node` starts it on the machine, the simulator starts it in memory.
 //!
 //! ```text
-//!  store thread:  opens the database ─▶ serves commits and jobs
-//!  home core:     waits for it, boots the replica, listens; accepts when the member has told the cluster who it is
+//!  store task:  opens the database ─▶ serves commits and jobs
+//!  home task:   waits for it, boots the replica, listens; accepts when the member has told the cluster who it is
 //! ```
 
-use std::{net::ToSocketAddrs, path::Path, rc::Rc, sync::Arc, time::Duration};
+pub mod accept;
+pub mod stop;
+
+use std::{net::ToSocketAddrs, path::PathBuf, rc::Rc, sync::Arc, time::Duration};
 
 use tracing::info;
 
-use super::{AcceptConfig, Cores, DataDirectory, Stop};
+pub use accept::{AcceptConfig, serve};
+pub use stop::Stop;
+
 use crate::{
     apply::quota,
     backend::{Backend, CommitReport, Store, StoreEvent, StoreOptions, StoreRequest},
     base::MemberId,
     config::{Config, Url, WalSync as WalSyncChoice, version},
-    host::{Host, Net, Notify, Receiver, Sender, mailbox},
+    host::{Host, Map, Net, Notify, Receiver, Sender},
     lease::{LessorConfig, ttl_floor_seconds},
     raft::Timing,
     replica::{
@@ -23,11 +29,10 @@ use crate::{
         answer::Facts,
         boot::{self, BootOptions, NewCluster},
         cycle::{Replica, ReplicaOptions},
-        drive::{Home, LoopOptions, run as run_home},
+        drive::{Home, LoopOptions, MapOf, run as run_home},
         leases::Identity,
         snapshotter::{SnapshotOptions, Snapshotter},
     },
-    ring::{FileMap, RingHost, ThreadHost, placement, probe},
     rpc::{
         desk::Desk,
         drive::{Scratch, serve as serve_connection},
@@ -41,87 +46,41 @@ use crate::{
     wire::server::ServerOptions,
 };
 
-type Request = StoreRequest<FileMap>;
-type Event = StoreEvent<FileMap>;
-type Opened = Result<CommitReport<FileMap>, String>;
+/// How opening the database ended, as home is told.
+pub type Opened<M> = Result<CommitReport<M>, String>;
 
 /// Messages that may wait for the store, and for home.
-const STORE_MAILBOX: usize = 64;
+pub const STORE_MAILBOX: usize = 64;
 /// Bytes that one read of a socket may bring.
 const READ_BYTES: usize = 64 * 1024;
 
-/// Runs a server until it is told to stop.
-///
-/// # Errors
-/// A sentence for the operator: what is in the way, and where.
-pub fn run(config: Config, stop: &Stop, clients_max: usize) -> Result<(), String> {
-    let directory =
-        DataDirectory::open(&config.data_dir, config.wal_dir.as_deref()).map_err(|error| error.to_string())?;
-    for path in [directory.snap(), directory.wal().to_path_buf()] {
-        probe::check_writable(&path).map_err(|obstacle| obstacle.to_string())?;
-    }
-    if !probe::takes_direct(directory.wal()).map_err(|error| error.to_string())? {
-        tracing::warn!("{}", probe::no_direct_warning(directory.wal()));
-    }
-    let cores = choose_cores(&config, directory.wal())?;
-    info!(home = ?cores.home, store = ?cores.store, "cores");
-
-    let (request_sender, request_receiver) = mailbox::<Request>(STORE_MAILBOX);
-    let (event_sender, event_receiver) = mailbox::<Event>(STORE_MAILBOX);
-    let (opened_sender, opened_receiver) = mailbox::<Opened>(1);
-    let (failure_sender, mut failure_receiver) = mailbox::<String>(1);
-
-    let store_options = StoreOptions::new(directory.database());
-    let config = Arc::new(config);
-    let paths = Paths {
-        wal: directory.wal().to_path_buf(),
-        snap: directory.snap(),
-    };
-    let home_config = config.clone();
-    let node = super::start(
-        &cores,
-        stop,
-        move |host, stop| async move {
-            let channels = Channels {
-                requests: request_sender,
-                events: event_receiver,
-                opened: opened_receiver,
-            };
-            let mut failure = failure_sender;
-            if let Err(error) = home(host, stop, home_config, paths, channels, clients_max).await {
-                // The mailbox has room: it is used once.
-                let _sent = failure.try_send(error);
-            }
-        },
-        |_, host, stop: Stop| async move { stop.requested(&host).await },
-        move |host, _stop| store(host, store_options, request_receiver, event_sender, opened_sender),
-    )
-    .map_err(|error| format!("cannot start: {error}"))?;
-    node.join().map_err(|error| error.to_string())?;
-    match failure_receiver.try_receive() {
-        Some(failure) => Err(failure),
-        None => Ok(()),
-    }
+/// Where the files are, and what of their making is not configured.
+pub struct Paths {
+    /// The log's directory.
+    pub wal: PathBuf,
+    /// `member/snap`.
+    pub snap: PathBuf,
+    /// How the log is laid out. How it is synced is the configuration's to say.
+    pub wal_options: WalOptions,
 }
 
-struct Paths {
-    wal: std::path::PathBuf,
-    snap: std::path::PathBuf,
+/// Home's ends of the ways to the store.
+pub struct Channels<M: Map> {
+    /// What it is to do.
+    pub requests: Sender<StoreRequest<M>>,
+    /// What it has done.
+    pub events: Receiver<StoreEvent<M>>,
+    /// Told once.
+    pub opened: Receiver<Opened<M>>,
 }
 
-struct Channels {
-    requests: Sender<Request>,
-    events: Receiver<Event>,
-    opened: Receiver<Opened>,
-}
-
-/// The store's thread.
-async fn store(
-    host: ThreadHost,
+/// The store: opens the database, tells home, and serves it until home is gone or the file fails.
+pub async fn store<H: Host>(
+    host: H,
     options: StoreOptions,
-    requests: Receiver<Request>,
-    events: Sender<Event>,
-    mut opened: Sender<Opened>,
+    requests: Receiver<StoreRequest<MapOf<H>>>,
+    events: Sender<StoreEvent<MapOf<H>>>,
+    mut opened: Sender<Opened<MapOf<H>>>,
 ) {
     let path = options.path.clone();
     match Store::open(host, options).await {
@@ -137,13 +96,16 @@ async fn store(
     }
 }
 
-/// The home core.
-async fn home(
-    host: RingHost,
+/// The home core, until it is told to stop.
+///
+/// # Errors
+/// A sentence for the operator: what is in the way, and where.
+pub async fn home<H: Host, M: Map>(
+    host: H,
     stop: Stop,
     config: Arc<Config>,
     paths: Paths,
-    mut channels: Channels,
+    mut channels: Channels<M>,
     clients_max: usize,
 ) -> Result<(), String> {
     let listeners = listen(&host, &config.listen_client_urls)?;
@@ -235,12 +197,7 @@ fn identity(config: &Config, member_id: MemberId) -> Identity {
     }
 }
 
-fn watches<M: crate::host::Map>(
-    host: &RingHost,
-    config: &Config,
-    replica: &Replica<Backend<M>>,
-    desk: &Rc<Desk>,
-) -> Rc<Watches> {
+fn watches<H: Host, M: Map>(host: &H, config: &Config, replica: &Replica<Backend<M>>, desk: &Rc<Desk>) -> Rc<Watches> {
     let state = replica.state();
     let identity = ResponseIdentity {
         cluster_id: state.config().cluster_id.0,
@@ -272,7 +229,7 @@ fn boot_options(config: &Config, paths: &Paths) -> BootOptions {
         snap_directory: paths.snap.clone(),
         wal: WalOptions {
             sync,
-            ..WalOptions::default()
+            ..paths.wal_options
         },
         cluster: NewCluster {
             token: config.initial_cluster_token.clone(),
@@ -300,23 +257,9 @@ fn boot_options(config: &Config, paths: &Paths) -> BootOptions {
     }
 }
 
-fn choose_cores(config: &Config, directory: &Path) -> Result<Cores, String> {
-    let allowed = placement::allowed_cores().map_err(|error| error.to_string())?;
-    let asked = config
-        .cores
-        .as_ref()
-        .map(|cores| cores.iter().map(ToString::to_string).collect::<Vec<_>>().join(","));
-    let usable = placement::usable_cores(asked.as_deref(), &allowed)?;
-    let placement = placement::choose(&usable, &placement::queues_of(Path::new("/"), directory));
-    let mut cores = Cores::from(placement);
-    // Connections stay on the home core: what they cost there is less than the hop from another.
-    cores.fronts.clear();
-    Ok(cores)
-}
+type Listeners<H> = Vec<<<H as Host>::Net as Net>::Listener>;
 
-type Listeners = Vec<<<RingHost as Host>::Net as Net>::Listener>;
-
-fn listen(host: &RingHost, urls: &[Url]) -> Result<Listeners, String> {
+fn listen<H: Host>(host: &H, urls: &[Url]) -> Result<Listeners<H>, String> {
     let mut listeners = Vec::new();
     for url in urls {
         let mut addresses: Vec<_> = match url.socket_address() {
@@ -342,7 +285,7 @@ fn listen(host: &RingHost, urls: &[Url]) -> Result<Listeners, String> {
     Ok(listeners)
 }
 
-fn spawn_stop(host: &RingHost, stop: Stop, stop_notify: Rc<Notify>, desk: Rc<Desk>) {
+fn spawn_stop<H: Host>(host: &H, stop: Stop, stop_notify: Rc<Notify>, desk: Rc<Desk>) {
     let task_host = host.clone();
     host.spawn(async move {
         stop.requested(&task_host).await;
@@ -352,8 +295,8 @@ fn spawn_stop(host: &RingHost, stop: Stop, stop_notify: Rc<Notify>, desk: Rc<Des
 }
 
 #[allow(clippy::too_many_arguments)]
-fn spawn_accept(
-    host: &RingHost,
+fn spawn_accept<H: Host>(
+    host: &H,
     stop: &Stop,
     config: &Config,
     clients_max: usize,
@@ -361,8 +304,8 @@ fn spawn_accept(
     pump: &Rc<Pump>,
     watches: &Rc<Watches>,
     ready: Rc<Notify>,
-    listeners: Listeners,
-    metrics_listeners: Listeners,
+    listeners: Listeners<H>,
+    metrics_listeners: Listeners<H>,
 ) {
     let wire = ServerOptions {
         message_bytes_max: config
@@ -421,7 +364,7 @@ fn spawn_accept(
                     connections_max: clients_max,
                 };
                 let serving = host.clone();
-                super::serve(&host, listener, config, &stop, move |stream, _| {
+                serve(&host, listener, config, &stop, move |stream, _| {
                     serve_connection(serving.clone(), stream, service.clone(), scratch.clone())
                 })
                 .await;

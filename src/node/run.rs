@@ -1,0 +1,84 @@
+//! A server on this machine: its directory, its cores, and the tasks of `server` on them.
+
+use std::{path::Path, sync::Arc};
+
+use tracing::info;
+
+use super::{Cores, DataDirectory, Stop};
+use crate::{
+    backend::{StoreEvent, StoreOptions, StoreRequest},
+    config::Config,
+    host::mailbox,
+    ring::{FileMap, placement, probe},
+    server::{self, Channels, Opened, Paths, STORE_MAILBOX},
+    wal::WalOptions,
+};
+
+/// Runs a server until it is told to stop.
+///
+/// # Errors
+/// A sentence for the operator: what is in the way, and where.
+pub fn run(config: Config, stop: &Stop, clients_max: usize) -> Result<(), String> {
+    let directory =
+        DataDirectory::open(&config.data_dir, config.wal_dir.as_deref()).map_err(|error| error.to_string())?;
+    for path in [directory.snap(), directory.wal().to_path_buf()] {
+        probe::check_writable(&path).map_err(|obstacle| obstacle.to_string())?;
+    }
+    if !probe::takes_direct(directory.wal()).map_err(|error| error.to_string())? {
+        tracing::warn!("{}", probe::no_direct_warning(directory.wal()));
+    }
+    let cores = choose_cores(&config, directory.wal())?;
+    info!(home = ?cores.home, store = ?cores.store, "cores");
+
+    let (request_sender, request_receiver) = mailbox::<StoreRequest<FileMap>>(STORE_MAILBOX);
+    let (event_sender, event_receiver) = mailbox::<StoreEvent<FileMap>>(STORE_MAILBOX);
+    let (opened_sender, opened_receiver) = mailbox::<Opened<FileMap>>(1);
+    let (failure_sender, mut failure_receiver) = mailbox::<String>(1);
+
+    let store_options = StoreOptions::new(directory.database());
+    let config = Arc::new(config);
+    let paths = Paths {
+        wal: directory.wal().to_path_buf(),
+        snap: directory.snap(),
+        wal_options: WalOptions::default(),
+    };
+    let home_config = config.clone();
+    let node = super::start(
+        &cores,
+        stop,
+        move |host, stop| async move {
+            let channels = Channels {
+                requests: request_sender,
+                events: event_receiver,
+                opened: opened_receiver,
+            };
+            let mut failure = failure_sender;
+            if let Err(error) = server::home(host, stop, home_config, paths, channels, clients_max).await {
+                // The mailbox has room: it is used once.
+                let _sent = failure.try_send(error);
+            }
+        },
+        |_, host, stop: Stop| async move { stop.requested(&host).await },
+        move |host, _stop| server::store(host, store_options, request_receiver, event_sender, opened_sender),
+    )
+    .map_err(|error| format!("cannot start: {error}"))?;
+    node.join().map_err(|error| error.to_string())?;
+    match failure_receiver.try_receive() {
+        Some(failure) => Err(failure),
+        None => Ok(()),
+    }
+}
+
+fn choose_cores(config: &Config, directory: &Path) -> Result<Cores, String> {
+    let allowed = placement::allowed_cores().map_err(|error| error.to_string())?;
+    let asked = config
+        .cores
+        .as_ref()
+        .map(|cores| cores.iter().map(ToString::to_string).collect::<Vec<_>>().join(","));
+    let usable = placement::usable_cores(asked.as_deref(), &allowed)?;
+    let placement = placement::choose(&usable, &placement::queues_of(Path::new("/"), directory));
+    let mut cores = Cores::from(placement);
+    // Connections stay on the home core: what they cost there is less than the hop from another.
+    cores.fronts.clear();
+    Ok(cores)
+}

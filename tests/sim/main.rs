@@ -1,0 +1,118 @@
+//! The whole server in a simulated world: real gRPC over a faulty network, real files on a faulty disk, virtual time,
+//! crashes at any moment, and checkers that know what etcd promises.
+//!
+//! `cargo test --test sim -- SEED…` plays these seeds again; without seeds some dozens are played, with `RINGD_SLOW=1` many
+//! more. `RINGD_SIM_FROM` and `RINGD_SIM_SEEDS` say which and how many.
+
+mod check;
+mod client;
+mod history;
+mod model;
+mod scene;
+mod server;
+mod watcher;
+mod workload;
+
+use std::{
+    env,
+    panic::{AssertUnwindSafe, catch_unwind},
+    process::ExitCode,
+    time::Instant,
+};
+
+use scene::{Report, play};
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args()
+        .skip(1)
+        .filter(|argument| !argument.starts_with('-'))
+        .collect();
+    let seeds: Vec<u64> = arguments.iter().filter_map(|argument| argument.parse().ok()).collect();
+    if !seeds.is_empty() {
+        return replay(&seeds);
+    }
+    // A filter that cargo passes to every test binary.
+    if arguments.iter().any(|filter| !"sim".contains(filter.as_str())) {
+        return ExitCode::SUCCESS;
+    }
+    run()
+}
+
+fn number(name: &str) -> Option<u64> {
+    env::var(name).ok().and_then(|value| value.parse().ok())
+}
+
+fn is_slow() -> bool {
+    env::var("RINGD_SLOW").is_ok_and(|value| value == "1")
+}
+
+/// Plays a seed; a panic is a finding.
+fn attempt(seed: u64, is_small: bool) -> Report {
+    match catch_unwind(AssertUnwindSafe(|| play(seed, is_small))) {
+        Ok(report) => report,
+        Err(panic) => {
+            let text = panic
+                .downcast_ref::<String>()
+                .cloned()
+                .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+            Report {
+                fault: Some(format!("panic: {}", text.unwrap_or_default())),
+                summary: check::Summary::default(),
+                trace: 0,
+                nanos: 0,
+                lives: 0,
+            }
+        }
+    }
+}
+
+fn replay(seeds: &[u64]) -> ExitCode {
+    if let Ok(level) = env::var("RINGD_SIM_LOG") {
+        tracing_subscriber::fmt().with_env_filter(level).without_time().init();
+    }
+    let mut outcome = ExitCode::SUCCESS;
+    for &seed in seeds {
+        let report = attempt(seed, !is_slow());
+        println!(
+            "seed {seed}: trace {:016x}, {} lives, {:.3} s simulated, {:?}",
+            report.trace,
+            report.lives,
+            report.nanos as f64 / 1e9,
+            report.summary
+        );
+        if let Some(fault) = report.fault {
+            println!("seed {seed}: {fault}");
+            outcome = ExitCode::FAILURE;
+        }
+    }
+    outcome
+}
+
+fn run() -> ExitCode {
+    let first = number("RINGD_SIM_FROM").unwrap_or(1);
+    let count = number("RINGD_SIM_SEEDS").unwrap_or(if is_slow() { 2000 } else { 24 });
+    let started = Instant::now();
+    let (mut failed, mut nanos, mut revisions, mut unknown, mut events) = (Vec::new(), 0, 0, 0, 0);
+    for seed in first..first + count {
+        let report = attempt(seed, !is_slow());
+        nanos += report.nanos;
+        revisions += report.summary.revision;
+        unknown += report.summary.unknown;
+        events += report.summary.events;
+        if let Some(fault) = report.fault {
+            println!("seed {seed}: {fault:.2000}");
+            failed.push(seed);
+        }
+    }
+    println!(
+        "{count} seeds from {first}: {} failed {failed:?}; {:.0} s simulated in {:.1} s, {revisions} revisions, {unknown} unknown, {events} events told",
+        failed.len(),
+        nanos as f64 / 1e9,
+        started.elapsed().as_secs_f64()
+    );
+    if failed.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}

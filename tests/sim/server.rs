@@ -1,0 +1,198 @@
+//! One life of the server on its simulated machine: the tasks of `ringd::server`, and what becomes of them.
+
+use std::{
+    cell::{Cell, RefCell},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use ringd::{
+    backend::{StoreEvent, StoreOptions, StoreRequest},
+    cli,
+    config::{Config, Loaded, load},
+    host::{Disk, Host, Notify, mailbox},
+    replica::drive::MapOf,
+    server::{self, Channels, Opened, Paths, STORE_MAILBOX, Stop},
+    testing::{Random, SimHost},
+    wal::WalOptions,
+};
+
+/// Where the server listens: the first machine that is named has this address.
+pub const ADDRESS: &str = "10.0.0.1:2379";
+const DIRECTORY: &str = "/data";
+
+/// What a seed draws for the server; the same for all its lives but for what may be changed at a restart.
+#[derive(Clone, Debug)]
+pub struct ServerOptions {
+    flags: Vec<String>,
+    segment_bytes: u64,
+    job_commit_interval: Duration,
+    /// Keepalive pings that a client may send are this far apart.
+    pub election_timeout: Duration,
+}
+
+impl ServerOptions {
+    /// Draws.
+    pub fn draw(random: &mut Random) -> ServerOptions {
+        let heartbeat_ms = [20, 50, 100][random.index(3)];
+        let mut flags = vec![
+            format!("--data-dir={DIRECTORY}"),
+            format!("--listen-client-urls=http://{ADDRESS}"),
+            format!("--advertise-client-urls=http://{ADDRESS}"),
+            format!("--heartbeat-interval={heartbeat_ms}"),
+            format!("--election-timeout={}", heartbeat_ms * 10),
+            format!("--grpc-keepalive-min-time={}ms", 500),
+            format!("--snapshot-count={}", 5 + random.below(300)),
+            format!("--snapshot-catchup-entries={}", random.below(60)),
+            format!("--max-snapshots={}", random.below(4)),
+            format!("--max-wals={}", random.below(4)),
+            format!("--backend-batch-interval={}ms", [1, 5, 20, 100, 500][random.index(5)]),
+            format!("--backend-batch-limit={}", [1, 10, 100, 10_000][random.index(4)]),
+            format!("--wal-sync={}", ["dsync", "fdatasync"][random.index(2)]),
+            format!("--compaction-batch-limit={}", [1, 3, 20, 1000][random.index(4)]),
+            format!("--compaction-sleep-interval={}ms", [1, 10, 50][random.index(3)]),
+            format!("--watch-progress-notify-interval={}ms", 100 + random.below(1500)),
+        ];
+        if random.chance(0.3) {
+            flags.push("--max-request-bytes=40000".to_owned());
+        }
+        ServerOptions {
+            flags,
+            segment_bytes: 4096 * (4 + random.below(120)),
+            job_commit_interval: Duration::from_millis([1, 20, 100][random.index(3)]),
+            election_timeout: Duration::from_millis(heartbeat_ms * 10),
+        }
+    }
+
+    fn config(&self) -> Config {
+        match load(&self.flags, &[], &|_| Err(std::io::ErrorKind::NotFound.into())) {
+            Loaded::Run { config, .. } => *config,
+            Loaded::Exit(exit) => panic!("{}{}{:?}", exit.stdout, exit.stderr, exit.notices),
+        }
+    }
+}
+
+/// A running server.
+pub struct Server {
+    /// Its machine, in this life.
+    pub host: SimHost,
+    stop: Stop,
+    outcome: Rc<RefCell<Option<Result<(), String>>>>,
+    store_ended: Rc<Cell<bool>>,
+    ended: Rc<Notify>,
+}
+
+impl Server {
+    /// Where clients find it.
+    pub fn address() -> SocketAddr {
+        ADDRESS.parse().expect("an address")
+    }
+
+    /// Makes the directories that `node` would make.
+    pub async fn prepare(host: &SimHost) {
+        let disk = host.disk();
+        let snap = PathBuf::from(DIRECTORY).join("member/snap");
+        disk.create_directory(&snap).await.expect("a new disk");
+        for directory in ["/data/member", "/data", "/"] {
+            disk.sync_directory(Path::new(directory)).await.expect("a new disk");
+        }
+    }
+
+    /// Starts it on a machine that is up.
+    pub fn start(host: &SimHost, options: &ServerOptions) -> Server {
+        type Map = MapOf<SimHost>;
+        let (request_sender, request_receiver) = mailbox::<StoreRequest<Map>>(STORE_MAILBOX);
+        let (event_sender, event_receiver) = mailbox::<StoreEvent<Map>>(STORE_MAILBOX);
+        let (opened_sender, opened_receiver) = mailbox::<Opened<Map>>(1);
+        let member = PathBuf::from(DIRECTORY).join("member");
+        let store_options = StoreOptions {
+            map_bytes: 8 << 20,
+            job_commit_interval: options.job_commit_interval,
+            ..StoreOptions::new(member.join("snap/db"))
+        };
+        let paths = Paths {
+            wal: member.join("wal"),
+            snap: member.join("snap"),
+            wal_options: WalOptions {
+                segment_bytes: options.segment_bytes,
+                ..WalOptions::default()
+            },
+        };
+        let channels = Channels {
+            requests: request_sender,
+            events: event_receiver,
+            opened: opened_receiver,
+        };
+        let server = Server {
+            host: host.clone(),
+            stop: Stop::new(),
+            outcome: Rc::default(),
+            store_ended: Rc::default(),
+            ended: Rc::default(),
+        };
+        let store_ended = server.store_ended.clone();
+        let store = server::store(
+            host.clone(),
+            store_options,
+            request_receiver,
+            event_sender,
+            opened_sender,
+        );
+        host.spawn(async move {
+            store.await;
+            store_ended.set(true);
+        });
+        let home = server::home(
+            host.clone(),
+            server.stop.clone(),
+            Arc::new(options.config()),
+            paths,
+            channels,
+            1000,
+        );
+        let (outcome, ended) = (server.outcome.clone(), server.ended.clone());
+        host.spawn(async move {
+            let result = home.await;
+            *outcome.borrow_mut() = Some(result);
+            ended.notify();
+        });
+        server
+    }
+
+    /// Asks it to end.
+    pub fn request_stop(&self) {
+        self.stop.request();
+    }
+
+    /// How it ended, if it has.
+    pub fn outcome(&self) -> Option<Result<(), String>> {
+        self.outcome.borrow().clone()
+    }
+
+    /// Whether the store's task has ended, too.
+    pub fn is_store_ended(&self) -> bool {
+        self.store_ended.get()
+    }
+
+    /// Waits for home's end.
+    pub async fn ended(&self) {
+        while self.outcome.borrow().is_none() {
+            self.ended.notified().await;
+        }
+    }
+}
+
+/// What `ringd check` says of the directory of a server that does not run; empty if nothing is wrong.
+pub async fn check_directory(host: &SimHost) -> String {
+    let command = cli::Command::Check {
+        data_dir: PathBuf::from(DIRECTORY),
+    };
+    let mut lines = String::new();
+    match cli::run(host, &command, &mut |line| lines.push_str(line)).await {
+        Ok(()) => String::new(),
+        Err(error) => format!("{lines}{error}"),
+    }
+}
