@@ -179,12 +179,13 @@ pub fn begin(request: HttpRequest<'_>, surface: Surface, facts: &HealthFacts<'_>
 
 /// The kind of check at a path, and which ones are meant.
 fn checks_of(path: &str) -> Option<(&'static str, Vec<Check>)> {
-    let (kind, all): (_, &[Check]) = match path.split('/').nth(1)? {
+    let path = path.strip_prefix('/')?;
+    let (kind, all): (_, &[Check]) = match path.split('/').next()? {
         "livez" => ("livez", &LIVEZ),
         "readyz" => ("readyz", &READYZ),
         _ => return None,
     };
-    match path[1 + kind.len()..].strip_prefix('/') {
+    match path[kind.len()..].strip_prefix('/') {
         None => Some((kind, all.to_vec())),
         Some(name) => all
             .iter()
