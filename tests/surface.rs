@@ -5,11 +5,8 @@ use std::{collections::BTreeSet, io, path::Path, time::Duration};
 use ringd::{
     cli::{Command, Invocation, invocation},
     config::{Config, Loaded, LogLevel, MetricsLevel, WalSync, flags, help_text, load},
-    ops::{
-        Counters, Gauges,
-        metrics::{GrpcMethod, render},
-        process::ProcessFacts,
-    },
+    ops::{Counters, Gauges, metrics::render, process::ProcessFacts},
+    propose::Method,
     wire::status::Code,
 };
 
@@ -76,9 +73,7 @@ fn is_left_out(series: &str) -> bool {
 
 fn counters_after_a_put() -> Counters {
     let counters = Counters::default();
-    counters
-        .grpc
-        .unary(GrpcMethod::KvPut, Code::Ok, Duration::from_micros(300));
+    counters.grpc.unary(Method::Put, Code::Ok, Duration::from_micros(300));
     counters.puts.increment();
     counters
         .applies

@@ -32,7 +32,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "watch", "host", "ops",
         ],
     ),
-    ("ops", &["wire"]),
+    ("ops", &["wire", "propose"]),
     ("config", &[]),
 ];
 

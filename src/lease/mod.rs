@@ -133,6 +133,7 @@ pub struct Lessor {
     leases: Leases,
     attachments: Attachments,
     primary: Option<Primary>,
+    totals: Totals,
 }
 
 /// A lease that was granted.
@@ -144,6 +145,18 @@ pub struct Granted {
     pub record: Bytes,
 }
 
+/// What a lessor has done, as etcd counts it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Leases granted.
+    pub granted: u64,
+    /// Leases revoked, on demand or because they ended.
+    pub revoked: u64,
+    /// Renewals.
+    pub renewed: u64,
+    granted_ttls: Vec<i64>,
+}
+
 impl Lessor {
     /// A lessor without leases, not primary.
     pub fn new(config: LessorConfig) -> Lessor {
@@ -153,7 +166,18 @@ impl Lessor {
             leases: HashMap::with_hasher(hasher.clone()),
             attachments: Attachments::new(hasher),
             primary: None,
+            totals: Totals::default(),
         }
+    }
+
+    /// What was done since the lessor was made.
+    pub fn totals(&self) -> &Totals {
+        &self.totals
+    }
+
+    /// TTLs granted since this was asked last, in seconds.
+    pub fn take_granted_ttls(&mut self) -> Vec<i64> {
+        std::mem::take(&mut self.totals.granted_ttls)
     }
 
     /// Takes a stored lease in, at start-up, before any key is attached.
@@ -183,6 +207,8 @@ impl Lessor {
             primary.schedule_checkpoint(id, &mut lease, now);
         }
         self.leases.insert(id.0, lease);
+        self.totals.granted += 1;
+        self.totals.granted_ttls.push(ttl);
         Ok(Granted {
             ttl,
             record: record::encode(id, ttl, 0),
@@ -201,6 +227,7 @@ impl Lessor {
     pub fn remove(&mut self, id: LeaseId) {
         let lease = self.leases.remove(&id.0).expect("only leases that exist are removed");
         assert!(lease.keys.is_empty(), "a lease is removed after its keys");
+        self.totals.revoked += 1;
         if let Some(primary) = &mut self.primary {
             primary.forget(&lease, &self.leases);
         }

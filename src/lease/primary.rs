@@ -174,6 +174,7 @@ impl Lessor {
                 .expiries
                 .note_stale(|at, id| leases.get(&id.0).is_some_and(|lease| lease.queued_at == at));
         }
+        self.totals.renewed += 1;
         Renewal::Renewed { ttl }
     }
 

@@ -47,7 +47,7 @@ pub use record::{Record, encode_put, encode_tombstone};
 pub use respond::{RangeEncoder, encode_range_response, key_value_field_len, put_key_value_field};
 pub use restore::{Restore, RestoreError, Restored};
 pub use span::{Span, SpanEnd};
-pub use store::Store;
+pub use store::{Store, Totals};
 pub use txn::{Commit, DeleteOutcome, Deleted, PreviousRecords, PutOutcome, WriteTxn};
 
 use std::ops::ControlFlow;

@@ -3,7 +3,7 @@
 //! Invariants: `compact_revision <= current_revision`; every revision in the index is at most `current_revision` outside
 //! of a write transaction; a revision in the index has its record in the tree.
 
-use std::collections::BTreeMap;
+use std::{cell::Cell, collections::BTreeMap};
 
 use super::{
     Compaction, HashJob, Hashes, Index, KeyState, PreviousRecords, RangeItem, RangeQuery, RangeResult, RangeScan,
@@ -20,6 +20,23 @@ pub struct Store {
     pins: BTreeMap<i64, usize>,
     /// Hashes of finished compactions, for HashKV and the corruption check.
     pub hashes: Hashes,
+    /// What was done since the store was opened.
+    pub(super) totals: Totals,
+}
+
+/// What was done with a store since it was opened, as etcd counts it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Keys put.
+    pub puts: u64,
+    /// Bytes of their keys and values.
+    pub put_bytes: u64,
+    /// Deletions of a key or a range of keys, of those that were there or not.
+    pub deletes: u64,
+    /// Ranges read, in transactions and without.
+    pub ranges: Cell<u64>,
+    /// Transactions of more than one operation.
+    pub txns: u64,
 }
 
 impl Default for Store {
@@ -47,6 +64,7 @@ impl Store {
             compact_revision,
             pins: BTreeMap::new(),
             hashes: Hashes::default(),
+            totals: Totals::default(),
         }
     }
 
@@ -58,6 +76,15 @@ impl Store {
     /// The compacted revision: what happened below it can no longer be read. -1 before the first compaction.
     pub fn compact_revision(&self) -> i64 {
         self.compact_revision
+    }
+
+    /// What was done since the store was opened.
+    pub fn totals(&self) -> &Totals {
+        &self.totals
+    }
+
+    pub(super) fn count_range(&self) {
+        self.totals.ranges.set(self.totals.ranges.get() + 1);
     }
 
     /// The index, for reading.
@@ -107,6 +134,7 @@ impl Store {
         query: &RangeQuery<'_>,
         current: i64,
     ) -> Result<RangeResult, Reject> {
+        self.count_range();
         if let Some(result) = self.range_of_one(query, current)? {
             return Ok(result);
         }
@@ -136,6 +164,7 @@ impl Store {
     /// Begins a range that is walked in slices. Unless it is finished before the next write, the caller pins
     /// [`RangeScan::revision`] for as long as it reads.
     pub fn range_begin(&self, query: &RangeQuery<'_>) -> Result<RangeScan, Reject> {
+        self.count_range();
         self.range_begin_at(query, self.current_revision)
     }
 

@@ -63,6 +63,8 @@ pub struct WriteTxn<'a, T: Records + RecordSink + ?Sized> {
     tree: &'a mut T,
     events: Vec<Event>,
     previous: PreviousRecords,
+    /// Operations so far; those that only read are not counted here, since reading changes nothing.
+    operations: u64,
     is_ended: bool,
 }
 
@@ -73,6 +75,7 @@ impl<'a, T: Records + RecordSink + ?Sized> WriteTxn<'a, T> {
             tree,
             events: Vec::new(),
             previous,
+            operations: 0,
             is_ended: false,
         }
     }
@@ -116,6 +119,9 @@ impl<'a, T: Records + RecordSink + ?Sized> WriteTxn<'a, T> {
     /// Writes a key. The lease's existence is the caller's to check, and its attachments the caller's to move: from the
     /// lease that the key is attached to, if any, to `lease`.
     pub fn put(&mut self, key: &[u8], value: &[u8], lease: LeaseId) -> PutOutcome {
+        self.operations += 1;
+        self.store.totals.puts += 1;
+        self.store.totals.put_bytes += (key.len() + value.len()) as u64;
         let revision = self.next_revision();
         let previous = self.store.index.put(key, revision);
         let create_revision = previous.map_or(revision.main, |state| state.create_revision);
@@ -147,6 +153,8 @@ impl<'a, T: Records + RecordSink + ?Sized> WriteTxn<'a, T> {
 
     /// Deletes the keys of a span that exist, in their order. Detaching them from their leases is the caller's.
     pub fn delete_range(&mut self, span: Span<'_>) -> DeleteOutcome {
+        self.operations += 1;
+        self.store.totals.deletes += 1;
         let keys = self.store.index.live_in(span);
         let mut deleted = Vec::with_capacity(keys.len());
         for (key, previous) in keys {
@@ -197,6 +205,7 @@ impl<'a, T: Records + RecordSink + ?Sized> WriteTxn<'a, T> {
     /// Ends the transaction. `None` if it changed nothing.
     pub fn end(mut self) -> Option<Commit> {
         self.is_ended = true;
+        self.store.totals.txns += u64::from(self.operations > 1);
         if self.events.is_empty() {
             return None;
         }

@@ -90,6 +90,7 @@ methods! {
     Lock "v3lockpb.Lock" "Lock";
     Unlock "v3lockpb.Lock" "Unlock";
     HealthCheck "grpc.health.v1.Health" "Check";
+    HealthList "grpc.health.v1.Health" "List";
     HealthWatch "grpc.health.v1.Health" "Watch";
 }
 
@@ -98,6 +99,15 @@ impl Method {
     pub fn is_streaming(self) -> bool {
         use Method::*;
         matches!(self, Watch | LeaseKeepAlive | Snapshot | Observe | HealthWatch)
+    }
+
+    /// What metrics label as `grpc_type`.
+    pub fn kind_label(self) -> &'static str {
+        match self {
+            Method::Watch | Method::LeaseKeepAlive => "bidi_stream",
+            method if method.is_streaming() => "server_stream",
+            _ => "unary",
+        }
     }
 }
 

@@ -99,6 +99,8 @@ pub enum Read {
     },
     MemberList(MemberListRequest),
     Status,
+    /// What a scrape tells of the replica; it is laid on the desk.
+    Gauges,
 }
 
 /// What the store thread does, with the tree's file.

@@ -68,8 +68,18 @@ pub struct Replica<T: Tree> {
     gathered_number: u64,
     /// The newest cycle that the write in flight covers.
     write_in_flight: Option<u64>,
+    refused: Refused,
     /// Follower's answers that wait for the log, by the cycle that they belong to.
     messages_after_sync: VecDeque<(u64, Vec<Message>)>,
+}
+
+/// What waited in vain since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Refused {
+    /// Proposals without an outcome in time.
+    pub proposals: u64,
+    /// Reads that the cluster did not confirm in time.
+    pub reads: u64,
 }
 
 /// Who waits for a proposal.
@@ -114,6 +124,7 @@ impl<T: Tree> Replica<T> {
             proposals: Vec::new(),
             gathered_number: 0,
             write_in_flight: None,
+            refused: Refused::default(),
             messages_after_sync: VecDeque::new(),
         }
     }
@@ -327,6 +338,7 @@ impl<T: Tree> Replica<T> {
         let timeout = u64::try_from(self.options.request_timeout.as_nanos()).unwrap_or(u64::MAX);
         let earliest = Monotonic(now.0.saturating_sub(timeout));
         while let Some(call) = self.reads.pop_expired(earliest) {
+            self.refused.reads += 1;
             outputs
                 .replies
                 .push((call.ticket, refusal(call.ticket, Reject::Timeout)));
@@ -346,6 +358,7 @@ impl<T: Tree> Replica<T> {
     }
 
     fn give_up(&mut self, waiter: Waiter, reject: Reject, outputs: &mut Outputs) {
+        self.refused.proposals += 1;
         match waiter {
             Waiter::Client { ticket, entry_bytes } => {
                 self.waiting_bytes -= entry_bytes;
@@ -392,6 +405,11 @@ impl<T: Tree> Replica<T> {
     /// Whether something waits for the next turn to be proposed.
     pub fn has_proposals(&self) -> bool {
         !self.proposals.is_empty() && self.consensus.is_leader()
+    }
+
+    /// What waited in vain.
+    pub fn refused(&self) -> Refused {
+        self.refused
     }
 
     /// Writes that wait for the log.
@@ -455,7 +473,7 @@ fn is_serializable(read: &Read) -> bool {
         Read::Range(request) => request.serializable,
         Read::Txn(request) => crate::apply::check::is_txn_serializable(request),
         Read::MemberList(request) => !request.linearizable,
-        Read::Status => true,
+        Read::Status | Read::Gauges => true,
         Read::Barrier { serializable } => *serializable,
         Read::LeaseKeepAlive(_) | Read::LeaseTimeToLive(_) | Read::LeaseLeases => false,
     }

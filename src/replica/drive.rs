@@ -22,6 +22,7 @@ use super::{
     outputs::{Outputs, Requested},
     scans::Scans,
     snapshotter::Snapshotter,
+    telemetry::Telemetry,
 };
 use crate::{
     apply::Effect,
@@ -31,7 +32,7 @@ use crate::{
     limits,
     mvcc::history_slice,
     ops::health::HealthAlarm,
-    propose::{Call, FileWork, Request, Ticket},
+    propose::{Call, FileWork, Read, Request, Ticket},
     rpc::{
         desk::Desk,
         http::MemberView,
@@ -95,6 +96,7 @@ struct Progress<M: crate::host::Map> {
     works: FileWorks<M>,
     compactor: Compactor,
     scans: Scans,
+    telemetry: Telemetry,
     write: Option<LogWrite>,
     outputs: Outputs,
     calls: Vec<Call>,
@@ -123,9 +125,10 @@ struct Woken {
 pub async fn run<H: Host, M: crate::host::Map>(mut home: Home<H, M>) -> Result<Home<H, M>, Fault> {
     let now = home.host.now();
     let mut progress = Progress {
-        works: FileWorks::default(),
+        works: FileWorks::new(home.desk.counters().clone()),
         compactor: Compactor::default(),
         scans: Scans::default(),
+        telemetry: Telemetry::new(home.desk.counters().clone(), now),
         write: None,
         outputs: Outputs::default(),
         calls: Vec::new(),
@@ -141,8 +144,9 @@ pub async fn run<H: Host, M: crate::host::Map>(mut home: Home<H, M>) -> Result<H
     loop {
         let woken = wait(&mut home, &mut progress).await?;
         let now = home.host.now();
+        progress.works.set_now(now);
         if let Some(result) = woken.written {
-            home.record_write(&result?);
+            progress.telemetry.log_written(&result?);
             home.replica.persisted(&mut progress.outputs);
         }
         home.take_calls(&mut progress, now);
@@ -203,6 +207,9 @@ async fn wait<H: Host, M: crate::host::Map>(home: &mut Home<H, M>, progress: &mu
             let Some(event) = event else {
                 return Poll::Ready(Err(Fault::StoreGone));
             };
+            progress.telemetry.store_event(&event);
+            progress.works.set_now(home.host.now());
+            progress.works.set_wall_time(home.host.wall_time());
             progress
                 .works
                 .take_event(event, &mut home.replica, &mut progress.outputs)?;
@@ -315,12 +322,15 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
             progress.next_tick = now + self.options.heartbeat;
             self.replica.tick(now, &mut progress.outputs);
             progress.is_view_stale = true;
+            progress.telemetry.tick(self.replica.consensus().leader(), now);
             self.desk.wake_due(now);
             self.watches.tick(now);
         }
         if now >= progress.next_lease_tick {
             progress.next_lease_tick = now + crate::lease::EXPIRY_TICK;
-            let _expired = leases::tick(&mut self.replica, now, &mut progress.outputs);
+            let expired = leases::tick(&mut self.replica, now, &mut progress.outputs);
+            self.desk.counters().leases_expired.add(expired as u64);
+            self.count_granted_ttls();
         }
     }
 
@@ -364,12 +374,29 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
     }
 
     fn answer(&mut self, call: Call, progress: &mut Progress<M>, now: Monotonic) {
-        let outputs = &mut progress.outputs;
         match call.request {
             Request::File(work) => begin_file_work(&mut self.replica, progress, call.ticket, work),
+            Request::Read(Read::Gauges) => {
+                self.tell_gauges(&progress.works);
+                answer::read(
+                    &mut self.replica,
+                    &self.facts,
+                    &mut progress.scans,
+                    call,
+                    now,
+                    &mut progress.outputs,
+                );
+            }
             Request::Read(_) => {
                 if let Some(call) = self.desk.defer_if_choked(call, limits::CONNECTION_UNSENT_BYTES_MAX) {
-                    answer::read(&mut self.replica, &self.facts, &mut progress.scans, call, now, outputs);
+                    answer::read(
+                        &mut self.replica,
+                        &self.facts,
+                        &mut progress.scans,
+                        call,
+                        now,
+                        &mut progress.outputs,
+                    );
                 }
             }
             Request::Write(_) => unreachable!("writes pass the log"),
@@ -435,8 +462,6 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
         }
         Ok(())
     }
-
-    fn record_write(&self, _report: &WriteReport) {}
 }
 
 /// Sends to the store. Its room has been looked at: that it is gone is the only way to fail.

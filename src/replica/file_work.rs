@@ -1,7 +1,7 @@
 //! Work on the tree's file: who waits for which of the store's jobs. Requests go to the store behind a commit of what
 //! was applied before them, so that they see it.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, rc::Rc, time::Duration};
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
@@ -15,9 +15,10 @@ use super::{
 };
 use crate::{
     backend::{Backend, JobId, JobResult, SnapshotPart, StoreEvent, StoreRequest},
-    base::LogIndex,
+    base::{LogIndex, Monotonic, WallTime},
     host::{Map, Sender},
     mvcc::{KeyValueHash, KvHasher, PhysicalCompaction},
+    ops::Counters,
     propose::{Reply, Ticket},
     wire::{
         proto::etcdserverpb::{DefragmentResponse, HashKvResponse, HashResponse},
@@ -28,8 +29,13 @@ use crate::{
 /// Jobs on their way to the store, and those that it works on.
 pub struct FileWorks<M: Map> {
     waiting: VecDeque<StoreRequest<M>>,
-    running: HashMap<JobId, Running, FixedState>,
+    /// With when they were asked for.
+    running: HashMap<JobId, (Running, Monotonic), FixedState>,
     next_id: u64,
+    counters: Rc<Counters>,
+    now: Monotonic,
+    compaction_last_seconds: u64,
+    wall_seconds: u64,
     /// The applied index of the batch that was sealed last, and of the last that is durable.
     sealed_applied: LogIndex,
     durable_applied: LogIndex,
@@ -42,24 +48,48 @@ enum Running {
     Compact(Option<(Ticket, Reply)>),
 }
 
-impl<M: Map> Default for FileWorks<M> {
-    fn default() -> Self {
+impl<M: Map> FileWorks<M> {
+    /// No work yet; counted into `counters`.
+    pub fn new(counters: Rc<Counters>) -> Self {
         let running = HashMap::with_hasher(FixedState::default());
         FileWorks {
             waiting: VecDeque::new(),
             running,
             next_id: 0,
+            counters,
+            now: Monotonic(0),
+            compaction_last_seconds: 0,
+            wall_seconds: 0,
             sealed_applied: LogIndex(0),
             durable_applied: LogIndex(0),
         }
     }
-}
 
-impl<M: Map> FileWorks<M> {
+    /// The time of what is asked for and reported from now on.
+    pub fn set_now(&mut self, now: Monotonic) {
+        self.now = now;
+    }
+
+    /// The wall clock's time of what is reported next.
+    pub fn set_wall_time(&mut self, now: WallTime) {
+        self.wall_seconds = now.unix_millis() / 1000;
+    }
+
+    /// Whether the file is being rewritten.
+    pub fn is_defragmenting(&self) -> bool {
+        let mut running = self.running.values();
+        running.any(|(running, _)| matches!(running, Running::Defragment(_)))
+    }
+
+    /// When the last compaction ended, in Unix time; 0 before.
+    pub fn compaction_last_seconds(&self) -> u64 {
+        self.compaction_last_seconds
+    }
+
     fn start(&mut self, running: Running, request: impl FnOnce(JobId) -> StoreRequest<M>) {
         self.next_id += 1;
         let id = JobId(self.next_id);
-        self.running.insert(id, running);
+        self.running.insert(id, (running, self.now));
         self.waiting.push_back(request(id));
     }
 
@@ -165,11 +195,13 @@ impl<M: Map> FileWorks<M> {
     }
 
     fn finish_job(&mut self, id: JobId, result: JobResult, replica: &mut Replica<Backend<M>>, outputs: &mut Outputs) {
-        let Some(running) = self.running.remove(&id) else {
+        let Some((running, since)) = self.running.remove(&id) else {
             return;
         };
+        let took = self.now.since(since);
         match running {
             Running::HashKv(ticket) => {
+                self.counters.hash_rev.observe(took);
                 let hash = *result.downcast::<KeyValueHash>().expect("a HashKV job gives a hash");
                 let response = HashKvResponse {
                     header: Some(replica.state().header_message()),
@@ -186,11 +218,7 @@ impl<M: Map> FileWorks<M> {
                     .downcast::<CompactionOutcome>()
                     .expect("a compaction gives its outcome");
                 if let Some(revision) = outcome.revision {
-                    tracing::info!(
-                        "compact-revision" = revision,
-                        deleted = outcome.deleted,
-                        "finished scheduled compaction"
-                    );
+                    self.compacted(revision, &outcome, took, replica);
                 }
                 if let Some(hash) = outcome.hash {
                     replica.state_mut().store_and_tree().0.hashes.store(hash);
@@ -201,8 +229,31 @@ impl<M: Map> FileWorks<M> {
         }
     }
 
+    fn compacted(&mut self, revision: i64, outcome: &CompactionOutcome, took: Duration, replica: &Replica<Backend<M>>) {
+        self.counters.compaction_total.observe(took);
+        self.counters.compaction_keys.add(outcome.deleted);
+        self.compaction_last_seconds = self.wall_seconds;
+        let tree = replica.state().tree();
+        let hash = outcome.hash.as_ref();
+        tracing::info!(
+            "compact-revision" = revision,
+            took = ?took,
+            "number-of-deleted-keys" = outcome.deleted,
+            hash = hash.map_or(0, |hash| hash.hash),
+            "current-db-size-bytes" = tree.size(),
+            "current-db-size-in-use-bytes" = tree.size_in_use(),
+            "finished scheduled compaction"
+        );
+    }
+
     fn finish(&mut self, id: JobId, outcome: Result<Vec<u8>, Status>, outputs: &mut Outputs) {
-        if let Some(Running::Hash(ticket) | Running::Defragment(ticket)) = self.running.remove(&id) {
+        let Some((running, since)) = self.running.remove(&id) else {
+            return;
+        };
+        if matches!(running, Running::Hash(_)) {
+            self.counters.hash.observe(self.now.since(since));
+        }
+        if let Running::Hash(ticket) | Running::Defragment(ticket) = running {
             outputs.replies.push((ticket, answer(ticket, outcome)));
         }
     }

@@ -17,5 +17,6 @@ pub mod outputs;
 pub mod reads;
 pub mod scans;
 pub mod snapshotter;
+pub mod telemetry;
 
 pub use fault::Fault;

@@ -11,6 +11,7 @@ use slab::Slab;
 use crate::{
     base::Monotonic,
     host::Notify,
+    ops::{Counters, Gauges, health::Answer},
     propose::{Call, Method, Reply, Request, Ticket},
     rpc::http::MemberView,
 };
@@ -22,6 +23,10 @@ pub struct Desk {
     outboxes: RefCell<Slab<Rc<Outbox>>>,
     incarnation: Cell<u32>,
     view: RefCell<MemberView>,
+    counters: Rc<Counters>,
+    gauges: RefCell<Gauges>,
+    /// Kind, name, and whether it passed, of each health check's last run.
+    health_checks: RefCell<Vec<(&'static str, &'static str, bool)>>,
 }
 
 /// What waits for one connection.
@@ -48,6 +53,9 @@ impl Desk {
             outboxes: RefCell::default(),
             incarnation: Cell::new(0),
             view: RefCell::default(),
+            counters: Rc::default(),
+            gauges: RefCell::default(),
+            health_checks: RefCell::default(),
         }
     }
 
@@ -59,6 +67,48 @@ impl Desk {
     /// The replica tells what is known of the member as a whole.
     pub fn set_view(&self, view: MemberView) {
         *self.view.borrow_mut() = view;
+    }
+
+    /// What this core counts.
+    pub fn counters(&self) -> &Rc<Counters> {
+        &self.counters
+    }
+
+    /// What the replica last told of itself for a scrape.
+    pub fn gauges(&self) -> std::cell::Ref<'_, Gauges> {
+        self.gauges.borrow()
+    }
+
+    /// The replica tells of itself, for the scrape that asked.
+    pub fn set_gauges(&self, gauges: Gauges) {
+        *self.gauges.borrow_mut() = gauges;
+    }
+
+    /// A health endpoint has answered.
+    pub fn count_health(&self, answer: &Answer) {
+        match answer.health {
+            Some(true) => self.counters.health_successes.increment(),
+            Some(false) => self.counters.health_failures.increment(),
+            None => {}
+        }
+        let mut last = self.health_checks.borrow_mut();
+        for check in &answer.checks {
+            let is_ok = check.result.is_ok();
+            let status = if is_ok { "success" } else { "error" };
+            self.counters.health_checks.increment([check.name, status, check.kind]);
+            match last
+                .iter_mut()
+                .find(|(kind, name, _)| (*kind, *name) == (check.kind, check.name))
+            {
+                Some((_, _, was_ok)) => *was_ok = is_ok,
+                None => last.push((check.kind, check.name, is_ok)),
+            }
+        }
+    }
+
+    /// The last outcome of each health check: kind, name, whether it passed.
+    pub fn health_checks(&self) -> Vec<(&'static str, &'static str, bool)> {
+        self.health_checks.borrow().clone()
     }
 
     /// A connection comes.

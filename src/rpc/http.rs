@@ -3,8 +3,14 @@
 
 use std::borrow::Cow;
 
+use super::desk::Desk;
 use crate::{
-    ops::health::{self, HealthAlarm, HealthFacts, Pending, Step, Surface},
+    config::MetricsLevel,
+    ops::{
+        health::{self, HealthAlarm, HealthFacts, Pending, Step, Surface},
+        metrics,
+        process::ProcessFacts,
+    },
     wire::server::{HttpBody, HttpRequest, HttpResponse},
 };
 
@@ -20,7 +26,7 @@ pub struct MemberView {
 }
 
 /// What the endpoints tell and never changes.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Pages {
     /// The program and its arguments.
     pub command_line: Vec<String>,
@@ -28,6 +34,10 @@ pub struct Pages {
     pub fd_limit: u64,
     /// Which port this is.
     pub is_metrics_only: bool,
+    /// Detail of the metrics.
+    pub metrics_level: MetricsLevel,
+    /// What the kernel says of the process.
+    pub process_facts: fn() -> ProcessFacts,
 }
 
 /// What becomes of a request.
@@ -41,8 +51,22 @@ pub enum Asked {
 }
 
 impl Pages {
+    /// The answer to a scrape, for which the replica has told of itself.
+    pub fn metrics(&self, desk: &Desk) -> health::HttpResponse {
+        let counters = desk.counters();
+        let text = metrics::render(
+            &desk.gauges(),
+            &counters.counts(),
+            &(self.process_facts)(),
+            self.metrics_level,
+        );
+        counters.scrapes.increment(["200"]);
+        health::metrics_response(text)
+    }
+
     /// Looks at a request.
-    pub fn ask(&self, request: &HttpRequest, view: &MemberView) -> Asked {
+    pub fn ask(&self, request: &HttpRequest, desk: &Desk) -> Asked {
+        let view = desk.view();
         let (path, query) = request.target.split_once('?').unwrap_or((&request.target, ""));
         let facts = HealthFacts {
             alarms: &view.alarms,
@@ -64,7 +88,10 @@ impl Pages {
             query,
         };
         match health::begin(asked, surface, &facts) {
-            Step::Done(answer) => Asked::Answer(response(answer.response)),
+            Step::Done(answer) => {
+                desk.count_health(&answer);
+                Asked::Answer(response(answer.response))
+            }
             Step::Read(pending) => Asked::Reads(pending),
             Step::Metrics => Asked::Metrics,
             Step::Other => Asked::Answer(response(health::not_found())),

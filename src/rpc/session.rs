@@ -13,11 +13,12 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
 use super::{
+    calls::{CallState, Calls},
     desk::{Desk, Outbox},
     http::{self, Asked},
     route,
     snapshot::{self, Pump, SnapshotSender, SnapshotStep},
-    watch::{WatchStream, Watches},
+    watch::Watches,
 };
 use crate::{
     base::Monotonic,
@@ -51,28 +52,24 @@ pub struct Session {
     service: Rc<Service>,
     outbox: Rc<Outbox>,
     wire: ServerConnection,
-    /// Calls whose first message is still to come, and streams.
-    calls: HashMap<StreamId, CallState, FixedState>,
+    calls: Calls,
+    /// HTTP requests that wait for the replica.
+    http: HashMap<StreamId, HttpWait, FixedState>,
     replies: Vec<Reply>,
     now: Monotonic,
     /// Streams on which snapshots and watch responses are sent.
     feeds: Vec<StreamId>,
 }
 
-enum CallState {
-    /// A unary call before its message.
-    Expecting(Method),
-    /// Lease keepalives: answers owed, and whether the client has said all.
-    KeepAlive { owed: usize, is_half_closed: bool },
-    /// Watchers.
-    Watch(WatchStream),
-    /// A snapshot under way.
-    Snapshot(Box<SnapshotSender>),
-    /// An HTTP request that waits for the reads it tries.
-    Http(Box<HttpWait>),
+/// An HTTP request that waits for the replica.
+enum HttpWait {
+    /// For the reads that it tries.
+    Health(Box<HealthWait>),
+    /// For what the replica knows of itself.
+    Metrics,
 }
 
-struct HttpWait {
+struct HealthWait {
     pending: Pending,
     serializable: Option<Result<(), String>>,
     linearizable: Option<Result<(), String>>,
@@ -86,11 +83,13 @@ impl Session {
     pub fn new(service: Rc<Service>, now: Monotonic) -> Session {
         let wire = ServerConnection::new(service.wire.clone(), now);
         let outbox = service.desk.open();
+        let service_counters = service.desk.counters().clone();
         Session {
             service,
             outbox,
             wire,
-            calls: HashMap::with_hasher(FixedState::default()),
+            calls: Calls::new(service_counters),
+            http: HashMap::with_hasher(FixedState::default()),
             replies: Vec::new(),
             now,
             feeds: Vec::new(),
@@ -124,6 +123,7 @@ impl Session {
             self.answer_one(reply);
         }
         self.replies = replies;
+        self.end_expired();
         self.feed_all();
         if self.outbox.is_closing() {
             self.wire.shutdown(now);
@@ -146,8 +146,9 @@ impl Session {
 
     /// Tells the outbox what the driver does not: timers, and how much is unsent.
     pub fn report(&self) {
+        let deadlines = [self.wire.next_deadline(), self.calls.earliest_deadline()];
         self.outbox
-            .report(self.wire.next_deadline(), self.wire.queued_bytes_total());
+            .report(deadlines.into_iter().flatten().min(), self.wire.queued_bytes_total());
         for call in self
             .outbox
             .take_deferred(crate::limits::CONNECTION_UNSENT_BYTES_MAX / 2)
@@ -163,7 +164,8 @@ impl Session {
                 ServerEvent::Message { stream, message } => self.take_message(stream, message),
                 ServerEvent::HalfClosed { stream } => self.half_close(stream),
                 ServerEvent::Cancelled { stream } => {
-                    self.calls.remove(&stream);
+                    self.calls.end(stream, Code::Canceled, self.now);
+                    self.http.remove(&stream);
                 }
                 ServerEvent::Http { stream, request } => self.serve_http(stream, &request),
                 ServerEvent::Writable { .. } => self.feed_all(),
@@ -177,42 +179,39 @@ impl Session {
             self.wire.finish(stream, &unknown_path(call.path.as_str()));
             return;
         };
-        match method {
+        let state = match method {
             Method::Watch => {
-                let watch = self.service.watches.open(self.outbox.clone(), self.now);
-                self.calls.insert(stream, CallState::Watch(watch));
                 self.feeds.push(stream);
+                CallState::Watch(self.service.watches.open(self.outbox.clone(), self.now))
             }
-            Method::LeaseKeepAlive => {
-                self.calls.insert(
-                    stream,
-                    CallState::KeepAlive {
-                        owed: 0,
-                        is_half_closed: false,
-                    },
-                );
-            }
-            _ => {
-                self.calls.insert(stream, CallState::Expecting(method));
-            }
-        }
+            Method::LeaseKeepAlive => CallState::KeepAlive {
+                owed: 0,
+                is_half_closed: false,
+            },
+            _ => CallState::Expecting,
+        };
+        self.calls.begin(stream, method, state, call.timeout, self.now);
     }
 
     fn take_message(&mut self, stream: StreamId, message: Bytes) {
-        match self.calls.get_mut(&stream) {
-            None | Some(CallState::Http(_) | CallState::Snapshot(_)) => {}
-            Some(CallState::Watch(watch)) => match watch.take(message) {
+        let Some(call) = self.calls.received(stream, message.len()) else {
+            return;
+        };
+        match &mut call.state {
+            // Of a call that takes one message the first counts.
+            CallState::Waiting | CallState::Snapshot(_) | CallState::Open => {}
+            CallState::Watch(watch) => match watch.take(message) {
                 Ok(()) => {
                     self.feed(stream);
                 }
                 Err(status) => self.end(stream, &status),
             },
-            Some(CallState::Expecting(method)) => {
-                let method = *method;
-                self.calls.remove(&stream);
+            CallState::Expecting => {
+                call.state = CallState::Waiting;
+                let method = call.method;
                 self.take_unary(stream, method, message);
             }
-            Some(CallState::KeepAlive { owed, .. }) => match super::lease::keep_alive(message) {
+            CallState::KeepAlive { owed, .. } => match super::lease::keep_alive(message) {
                 Ok(request) => {
                     *owed += 1;
                     self.submit(stream, Method::LeaseKeepAlive, request);
@@ -228,19 +227,21 @@ impl Session {
         }
         match route::unary(method, message, &self.service) {
             Ok(route::Routed::Request(request)) => self.submit(stream, method, request),
-            Ok(route::Routed::Answer(answer)) => self.wire.send_unary(stream, answer),
-            Err(status) => self.wire.finish(stream, &status),
+            Ok(route::Routed::Answer(answer)) => self.answer_unary(stream, answer),
+            Err(status) => self.end(stream, &status),
         }
     }
 
     fn begin_snapshot(&mut self, stream: StreamId, message: Bytes) {
         if let Err(status) = super::maintenance::snapshot(message) {
-            return self.wire.finish(stream, &status);
+            return self.end(stream, &status);
         }
         let (sink, receiver) = mailbox(snapshot::PARTS_AHEAD_MAX);
         let feed = self.service.pump.add(receiver, self.outbox.clone());
         let sender = SnapshotSender::new(feed, self.service.pump.clone(), String::new());
-        self.calls.insert(stream, CallState::Snapshot(Box::new(sender)));
+        if let Some(call) = self.calls.call(stream) {
+            call.state = CallState::Snapshot(Box::new(sender));
+        }
         self.feeds.push(stream);
         self.submit(stream, Method::Snapshot, Request::File(FileWork::Snapshot(sink)));
     }
@@ -255,31 +256,29 @@ impl Session {
     /// Whether the stream goes on.
     fn feed(&mut self, stream: StreamId) -> bool {
         let high = self.service.wire.stream_queue_bytes_high;
-        match self.calls.get_mut(&stream) {
-            Some(CallState::Watch(watch)) => {
-                while self.wire.queued_bytes(stream) < high {
-                    match watch.pop() {
-                        Some(message) => self.wire.send_message(stream, message),
-                        None => break,
-                    }
+        while self.wire.queued_bytes(stream) < high {
+            let Some(call) = self.calls.call(stream) else {
+                return false;
+            };
+            let step = match &mut call.state {
+                CallState::Watch(watch) => watch.pop().map_or(SnapshotStep::Wait, SnapshotStep::Message),
+                CallState::Snapshot(sender) => sender.step(),
+                _ => return false,
+            };
+            let method = call.method;
+            match step {
+                SnapshotStep::Message(message) => {
+                    self.calls.sent(method, message.len());
+                    self.wire.send_message(stream, message);
                 }
-                true
-            }
-            Some(CallState::Snapshot(sender)) => {
-                while self.wire.queued_bytes(stream) < high {
-                    match sender.step() {
-                        SnapshotStep::Message(message) => self.wire.send_message(stream, message),
-                        SnapshotStep::Wait => return true,
-                        SnapshotStep::End(status) => {
-                            self.end(stream, &status);
-                            return false;
-                        }
-                    }
+                SnapshotStep::Wait => return true,
+                SnapshotStep::End(status) => {
+                    self.end(stream, &status);
+                    return false;
                 }
-                true
             }
-            _ => false,
         }
+        true
     }
 
     fn submit(&mut self, stream: StreamId, method: Method, request: Request) {
@@ -287,13 +286,14 @@ impl Session {
     }
 
     fn half_close(&mut self, stream: StreamId) {
-        match self.calls.get_mut(&stream) {
-            None | Some(CallState::Http(_) | CallState::Snapshot(_) | CallState::Watch(_)) => {}
-            Some(CallState::Expecting(_)) => {
-                // grpc-go's handler reads one message and passes on what reading gave.
-                self.end(stream, &Status::new(Code::Unknown, "EOF"));
-            }
-            Some(CallState::KeepAlive { owed, is_half_closed }) => {
+        let Some(call) = self.calls.call(stream) else {
+            return;
+        };
+        match &mut call.state {
+            CallState::Waiting | CallState::Snapshot(_) | CallState::Watch(_) | CallState::Open => {}
+            // grpc-go's handler reads one message and passes on what reading gave.
+            CallState::Expecting => self.end(stream, &Status::new(Code::Unknown, "EOF")),
+            CallState::KeepAlive { owed, is_half_closed } => {
                 *is_half_closed = true;
                 if *owed == 0 {
                     self.end(stream, &Status::OK);
@@ -306,11 +306,15 @@ impl Session {
         let stream = StreamId(reply.stream);
         match (reply.method, reply.outcome) {
             (Method::LeaseKeepAlive, Ok(message)) => {
-                let Some(CallState::KeepAlive { owed, is_half_closed }) = self.calls.get_mut(&stream) else {
+                let Some(call) = self.calls.call(stream) else {
+                    return;
+                };
+                let CallState::KeepAlive { owed, is_half_closed } = &mut call.state else {
                     return;
                 };
                 *owed -= 1;
                 let is_last = *is_half_closed && *owed == 0;
+                self.calls.sent(Method::LeaseKeepAlive, message.len());
                 self.wire.send_message(stream, message);
                 if is_last {
                     self.end(stream, &Status::OK);
@@ -319,26 +323,46 @@ impl Session {
             (HTTP_READ, outcome) => {
                 self.answer_http(stream, outcome.map(drop).map_err(|status| status.message.into_owned()))
             }
-            (_, Ok(message)) => self.wire.send_unary(stream, message),
+            (_, Ok(message)) => self.answer_unary(stream, message),
             (_, Err(status)) => self.end(stream, &status),
         }
     }
 
+    fn answer_unary(&mut self, stream: StreamId, message: Bytes) {
+        match self.calls.end(stream, Code::Ok, self.now) {
+            // Cancelled, or ended by its deadline.
+            None => {}
+            Some((_, true)) => self.wire.finish(stream, &deadline_exceeded()),
+            Some((method, false)) => {
+                self.calls.sent(method, message.len());
+                self.wire.send_unary(stream, message);
+            }
+        }
+    }
+
+    /// Ends the calls that their clients no longer wait for.
+    fn end_expired(&mut self) {
+        for stream in self.calls.expired(self.now) {
+            self.end(stream, &deadline_exceeded());
+        }
+    }
+
     fn serve_http(&mut self, stream: StreamId, request: &HttpRequest) {
-        let asked = self.service.http.ask(request, &self.service.desk.view());
+        let asked = self.service.http.ask(request, &self.service.desk);
         match asked {
             Asked::Answer(response) => self.wire.respond(stream, &response),
-            Asked::Metrics => self
-                .wire
-                .respond(stream, &http::response(crate::ops::health::not_found())),
+            Asked::Metrics => {
+                self.http.insert(stream, HttpWait::Metrics);
+                self.submit(stream, HTTP_READ, Request::Read(Read::Gauges));
+            }
             Asked::Reads(pending) => {
                 let (serializable, linearizable) = (pending.serializable, pending.linearizable);
-                let wait = HttpWait {
+                let wait = HealthWait {
                     pending,
                     serializable: (!serializable).then_some(Ok(())),
                     linearizable: (!linearizable).then_some(Ok(())),
                 };
-                self.calls.insert(stream, CallState::Http(Box::new(wait)));
+                self.http.insert(stream, HttpWait::Health(Box::new(wait)));
                 for serializable in [(true, serializable), (false, linearizable)]
                     .into_iter()
                     .filter_map(wanted)
@@ -350,8 +374,14 @@ impl Session {
     }
 
     fn answer_http(&mut self, stream: StreamId, outcome: Result<(), String>) {
-        let Some(CallState::Http(wait)) = self.calls.get_mut(&stream) else {
-            return;
+        let wait = match self.http.get_mut(&stream) {
+            None => return,
+            Some(HttpWait::Metrics) => {
+                self.http.remove(&stream);
+                let response = self.service.http.metrics(&self.service.desk);
+                return self.wire.respond(stream, &http::response(response));
+            }
+            Some(HttpWait::Health(wait)) => wait,
         };
         // Serializable reads are answered first: they wait for nobody.
         let slot = if wait.serializable.is_none() {
@@ -363,19 +393,25 @@ impl Session {
         if wait.serializable.is_none() || wait.linearizable.is_none() {
             return;
         }
-        let Some(CallState::Http(wait)) = self.calls.remove(&stream) else {
+        let Some(HttpWait::Health(wait)) = self.http.remove(&stream) else {
             return;
         };
         if let (Some(serializable), Some(linearizable)) = (wait.serializable, wait.linearizable) {
             let answer = wait.pending.finish(serializable, linearizable);
+            self.service.desk.count_health(&answer);
             self.wire.respond(stream, &http::response(answer.response));
         }
     }
 
     fn end(&mut self, stream: StreamId, status: &Status) {
-        self.calls.remove(&stream);
+        self.calls.end(stream, status.code, self.now);
         self.wire.finish(stream, status);
     }
+}
+
+/// What a call is told whose deadline has passed, in grpc-go's words.
+fn deadline_exceeded() -> Status {
+    Status::new(Code::DeadlineExceeded, "context deadline exceeded")
 }
 
 /// Keeps what is wanted.
@@ -385,6 +421,7 @@ fn wanted<T>((what, is_wanted): (T, bool)) -> Option<T> {
 
 impl Drop for Session {
     fn drop(&mut self) {
+        self.calls.abandon(self.now);
         self.service.desk.close(&self.outbox);
     }
 }

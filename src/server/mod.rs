@@ -23,6 +23,7 @@ use crate::{
     config::{Config, Url, WalSync as WalSyncChoice, version},
     host::{Host, Map, Net, Notify, Receiver, Sender},
     lease::{LessorConfig, ttl_floor_seconds},
+    ops::process::{ProcTexts, ProcessFacts},
     raft::Timing,
     replica::{
         Fault,
@@ -163,6 +164,7 @@ pub async fn home<H: Host, M: Map>(
             version: version::SERVER_VERSION.to_owned(),
             storage_version: String::new(),
             quota_bytes: config.quota_backend_bytes.unwrap_or(0),
+            features: config.features.states(),
         },
         identity: identity(&config, booted.member_id),
         replica: booted.replica,
@@ -180,6 +182,15 @@ pub async fn home<H: Host, M: Map>(
     drop(ended);
     wal.close().await;
     Ok(())
+}
+
+/// What the kernel says of this process.
+fn process_facts() -> ProcessFacts {
+    let texts = ProcTexts::read(
+        |path| std::fs::read_to_string(path).ok(),
+        |path| Some(std::fs::read_dir(path).ok()?.count() as u64),
+    );
+    ProcessFacts::parse(&texts)
 }
 
 fn identity(config: &Config, member_id: MemberId) -> Identity {
@@ -324,6 +335,8 @@ fn spawn_accept<H: Host>(
         command_line: std::env::args().collect(),
         fd_limit: clients_max as u64,
         is_metrics_only,
+        metrics_level: config.metrics,
+        process_facts,
     };
     let service = |is_metrics_only| {
         Rc::new(Service {

@@ -24,6 +24,11 @@ impl Counter {
         self.0.set(self.0.get().wrapping_add(count));
     }
 
+    /// Takes over what is counted elsewhere.
+    pub fn set(&self, total: u64) {
+        self.0.set(total);
+    }
+
     /// The present value.
     pub fn value(&self) -> u64 {
         self.0.get()

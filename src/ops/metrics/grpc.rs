@@ -7,115 +7,7 @@ use super::{
     Counter,
     family::{Family, Kind, Sample, Value},
 };
-use crate::{config::MetricsLevel, wire::status::Code};
-
-/// How many messages each side sends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GrpcKind {
-    /// One and one.
-    Unary,
-    /// One, then many.
-    ServerStream,
-    /// Many and many.
-    BidiStream,
-}
-
-impl GrpcKind {
-    /// As the label `grpc_type` has it.
-    pub const fn label(self) -> &'static str {
-        match self {
-            GrpcKind::Unary => "unary",
-            GrpcKind::ServerStream => "server_stream",
-            GrpcKind::BidiStream => "bidi_stream",
-        }
-    }
-}
-
-macro_rules! methods {
-    ($($variant:ident $service:literal $name:literal $kind:ident;)*) => {
-        /// A method that can be called.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        #[allow(missing_docs)] // Each is named by its path.
-        pub enum GrpcMethod { $($variant,)* }
-
-        impl GrpcMethod {
-            /// All of them, in the order of their numbers.
-            pub const ALL: &[GrpcMethod] = &[$(GrpcMethod::$variant,)*];
-
-            /// Service with its package, method, kind.
-            pub const fn names(self) -> (&'static str, &'static str, GrpcKind) {
-                match self { $(GrpcMethod::$variant => ($service, $name, GrpcKind::$kind),)* }
-            }
-
-            /// The path of an HTTP/2 request for it.
-            pub const fn path(self) -> &'static str {
-                match self { $(GrpcMethod::$variant => concat!("/", $service, "/", $name),)* }
-            }
-
-            /// The method of a path, if it is one of ours.
-            pub fn from_path(path: &str) -> Option<GrpcMethod> {
-                match path {
-                    $(concat!("/", $service, "/", $name) => Some(GrpcMethod::$variant),)*
-                    _ => None,
-                }
-            }
-        }
-    };
-}
-
-methods! {
-    KvRange "etcdserverpb.KV" "Range" Unary;
-    KvPut "etcdserverpb.KV" "Put" Unary;
-    KvDeleteRange "etcdserverpb.KV" "DeleteRange" Unary;
-    KvTxn "etcdserverpb.KV" "Txn" Unary;
-    KvCompact "etcdserverpb.KV" "Compact" Unary;
-    Watch "etcdserverpb.Watch" "Watch" BidiStream;
-    LeaseGrant "etcdserverpb.Lease" "LeaseGrant" Unary;
-    LeaseRevoke "etcdserverpb.Lease" "LeaseRevoke" Unary;
-    LeaseKeepAlive "etcdserverpb.Lease" "LeaseKeepAlive" BidiStream;
-    LeaseTimeToLive "etcdserverpb.Lease" "LeaseTimeToLive" Unary;
-    LeaseLeases "etcdserverpb.Lease" "LeaseLeases" Unary;
-    MemberAdd "etcdserverpb.Cluster" "MemberAdd" Unary;
-    MemberRemove "etcdserverpb.Cluster" "MemberRemove" Unary;
-    MemberUpdate "etcdserverpb.Cluster" "MemberUpdate" Unary;
-    MemberList "etcdserverpb.Cluster" "MemberList" Unary;
-    MemberPromote "etcdserverpb.Cluster" "MemberPromote" Unary;
-    Alarm "etcdserverpb.Maintenance" "Alarm" Unary;
-    Status "etcdserverpb.Maintenance" "Status" Unary;
-    Defragment "etcdserverpb.Maintenance" "Defragment" Unary;
-    Hash "etcdserverpb.Maintenance" "Hash" Unary;
-    HashKv "etcdserverpb.Maintenance" "HashKV" Unary;
-    Snapshot "etcdserverpb.Maintenance" "Snapshot" ServerStream;
-    MoveLeader "etcdserverpb.Maintenance" "MoveLeader" Unary;
-    Downgrade "etcdserverpb.Maintenance" "Downgrade" Unary;
-    AuthEnable "etcdserverpb.Auth" "AuthEnable" Unary;
-    AuthDisable "etcdserverpb.Auth" "AuthDisable" Unary;
-    AuthStatus "etcdserverpb.Auth" "AuthStatus" Unary;
-    Authenticate "etcdserverpb.Auth" "Authenticate" Unary;
-    UserAdd "etcdserverpb.Auth" "UserAdd" Unary;
-    UserGet "etcdserverpb.Auth" "UserGet" Unary;
-    UserList "etcdserverpb.Auth" "UserList" Unary;
-    UserDelete "etcdserverpb.Auth" "UserDelete" Unary;
-    UserChangePassword "etcdserverpb.Auth" "UserChangePassword" Unary;
-    UserGrantRole "etcdserverpb.Auth" "UserGrantRole" Unary;
-    UserRevokeRole "etcdserverpb.Auth" "UserRevokeRole" Unary;
-    RoleAdd "etcdserverpb.Auth" "RoleAdd" Unary;
-    RoleGet "etcdserverpb.Auth" "RoleGet" Unary;
-    RoleList "etcdserverpb.Auth" "RoleList" Unary;
-    RoleDelete "etcdserverpb.Auth" "RoleDelete" Unary;
-    RoleGrantPermission "etcdserverpb.Auth" "RoleGrantPermission" Unary;
-    RoleRevokePermission "etcdserverpb.Auth" "RoleRevokePermission" Unary;
-    HealthCheck "grpc.health.v1.Health" "Check" Unary;
-    HealthList "grpc.health.v1.Health" "List" Unary;
-    HealthWatch "grpc.health.v1.Health" "Watch" ServerStream;
-    ElectionCampaign "v3electionpb.Election" "Campaign" Unary;
-    ElectionProclaim "v3electionpb.Election" "Proclaim" Unary;
-    ElectionLeader "v3electionpb.Election" "Leader" Unary;
-    ElectionObserve "v3electionpb.Election" "Observe" ServerStream;
-    ElectionResign "v3electionpb.Election" "Resign" Unary;
-    LockLock "v3lockpb.Lock" "Lock" Unary;
-    LockUnlock "v3lockpb.Lock" "Unlock" Unary;
-}
+use crate::{config::MetricsLevel, propose::Method, wire::status::Code};
 
 /// Bounds of `grpc_server_handling_seconds`, in nanoseconds: Prometheus's defaults, which do not double.
 const HANDLING_NANOS: [u64; 11] = [
@@ -171,32 +63,32 @@ pub struct GrpcCounters(Box<[MethodCells]>);
 
 impl Default for GrpcCounters {
     fn default() -> GrpcCounters {
-        GrpcCounters(GrpcMethod::ALL.iter().map(|_| MethodCells::default()).collect())
+        GrpcCounters(Method::ALL.iter().map(|_| MethodCells::default()).collect())
     }
 }
 
 impl GrpcCounters {
     /// A call has begun.
     #[inline]
-    pub fn started(&self, method: GrpcMethod) {
+    pub fn started(&self, method: Method) {
         self.0[method as usize].started.increment();
     }
 
     /// Messages of the client.
     #[inline]
-    pub fn received(&self, method: GrpcMethod, messages: u64) {
+    pub fn received(&self, method: Method, messages: u64) {
         self.0[method as usize].received.add(messages);
     }
 
     /// Messages to the client.
     #[inline]
-    pub fn sent(&self, method: GrpcMethod, messages: u64) {
+    pub fn sent(&self, method: Method, messages: u64) {
         self.0[method as usize].sent.add(messages);
     }
 
     /// A call has ended with `code` after `elapsed`.
     #[inline]
-    pub fn handled(&self, method: GrpcMethod, code: Code, elapsed: Duration) {
+    pub fn handled(&self, method: Method, code: Code, elapsed: Duration) {
         let cells = &self.0[method as usize];
         cells.handled[code as usize].increment();
         let nanos = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
@@ -211,7 +103,7 @@ impl GrpcCounters {
 
     /// A whole unary call at once: one message in, one message out when `code` is OK.
     #[inline]
-    pub fn unary(&self, method: GrpcMethod, code: Code, elapsed: Duration) {
+    pub fn unary(&self, method: Method, code: Code, elapsed: Duration) {
         self.started(method);
         self.received(method, 1);
         if code == Code::Ok {
@@ -264,16 +156,13 @@ impl GrpcCounts {
     }
 
     pub(super) fn families(&self, level: MetricsLevel, families: &mut Vec<Family>) {
-        let mut methods: Vec<(GrpcMethod, &MethodCounts)> = GrpcMethod::ALL
+        let mut methods: Vec<(Method, &MethodCounts)> = Method::ALL
             .iter()
             .copied()
             .zip(&self.0)
             .filter(|(method, counts)| counts.started > 0 || is_shown_from_the_start(*method))
             .collect();
-        methods.sort_by_key(|(method, _)| {
-            let (service, name, _) = method.names();
-            (name, service)
-        });
+        methods.sort_by_key(|(method, _)| (method.name(), method.service()));
         let mut add = |name, help, value: fn(&MethodCounts) -> u64| {
             let samples = methods
                 .iter()
@@ -297,21 +186,19 @@ impl GrpcCounts {
     }
 }
 
-fn is_shown_from_the_start(method: GrpcMethod) -> bool {
-    let (service, _, _) = method.names();
-    service != "v3electionpb.Election" && service != "v3lockpb.Lock"
+fn is_shown_from_the_start(method: Method) -> bool {
+    !matches!(method.service(), "v3electionpb.Election" | "v3lockpb.Lock")
 }
 
-fn method_labels(method: GrpcMethod) -> Vec<(&'static str, std::borrow::Cow<'static, str>)> {
-    let (service, name, kind) = method.names();
+fn method_labels(method: Method) -> Vec<(&'static str, std::borrow::Cow<'static, str>)> {
     vec![
-        ("grpc_method", name.into()),
-        ("grpc_service", service.into()),
-        ("grpc_type", kind.label().into()),
+        ("grpc_method", method.name().into()),
+        ("grpc_service", method.service().into()),
+        ("grpc_type", method.kind_label().into()),
     ]
 }
 
-fn handled_family(methods: &[(GrpcMethod, &MethodCounts)]) -> Family {
+fn handled_family(methods: &[(Method, &MethodCounts)]) -> Family {
     let mut codes: Vec<usize> = (0..CODE_LABELS.len()).collect();
     codes.sort_by_key(|&code| CODE_LABELS[code]);
     let mut samples = Vec::with_capacity(codes.len() * methods.len());
@@ -330,8 +217,8 @@ fn handled_family(methods: &[(GrpcMethod, &MethodCounts)]) -> Family {
     }
 }
 
-fn handling_family(methods: &[(GrpcMethod, &MethodCounts)]) -> Family {
-    let sample = |(method, counts): &(GrpcMethod, &MethodCounts)| {
+fn handling_family(methods: &[(Method, &MethodCounts)]) -> Family {
+    let sample = |(method, counts): &(Method, &MethodCounts)| {
         let value = Value::Histogram {
             bounds: HANDLING_BOUNDS.to_vec(),
             counts: counts.handling.to_vec(),

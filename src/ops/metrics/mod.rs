@@ -14,7 +14,7 @@ mod table;
 mod text;
 
 pub use counter::{Buckets, Counter, Fine, FineCounts, Histogram, HistogramCounts, Labelled, LabelledHistograms};
-pub use grpc::{GrpcCounters, GrpcCounts, GrpcKind, GrpcMethod};
+pub use grpc::{GrpcCounters, GrpcCounts};
 pub use table::{ClusterVersion, Counters, Counts, Gauges};
 
 use crate::{config::MetricsLevel, ops::process::ProcessFacts};
