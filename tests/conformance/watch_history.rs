@@ -31,8 +31,8 @@ bodies! {
         progress_tells_the_current_revision_though_no_key_changed,
         progress_never_runs_ahead_of_events,
         progress_of_several_watches_is_one_answer,
-        large_responses_are_fragmented_when_asked_for,
-        large_responses_are_whole_otherwise,
+        large_histories_come_whole_whatever_is_asked_for,
+        one_large_revision_is_fragmented_when_asked_for_alone,
         a_large_value_reaches_a_watcher_with_fragments,
     }
     fresh {
@@ -400,45 +400,57 @@ async fn five_large_values(f: &Fixture) -> Vec<Bytes> {
     values
 }
 
-async fn large_responses_are_fragmented_when_asked_for(t: Target) {
+async fn large_histories_come_whole_whatever_is_asked_for(t: Target) {
     let f = Fixture::new(&t).await;
     let values = five_large_values(&f).await;
-    let options = pb::WatchCreateRequest {
-        start_revision: f.base + 1,
-        fragment: true,
-        ..Default::default()
-    };
-    let mut stream = watch_all(&f, options).await;
-    let mut got = Vec::new();
-    for (expected, fragment) in [(2, true), (2, true), (1, false)] {
-        let response = stream.watched().await;
-        assert_eq!((response.events.len(), response.fragment), (expected, fragment));
-        assert_eq!(response.header, f.header(f.base + 5));
-        got.extend(response.events.into_iter().map(|event| event.kv.unwrap().value));
+    for fragment in [true, false] {
+        let options = pb::WatchCreateRequest {
+            start_revision: f.base + 1,
+            fragment,
+            ..Default::default()
+        };
+        let mut stream = watch_all(&f, options).await;
+        let mut got = Vec::new();
+        while got.len() < values.len() {
+            let response = stream.watched().await;
+            assert!(fragment || !response.fragment, "a fragment that nobody asked for");
+            got.extend(response.events.into_iter().map(|event| event.kv.unwrap().value));
+        }
+        assert!(got == values, "values differ");
+        nothing_is_pending(&f, &mut stream, f.base + 5).await;
     }
-    assert!(got == values, "values differ");
-    nothing_is_pending(&f, &mut stream, f.base + 5).await;
 }
 
-async fn large_responses_are_whole_otherwise(t: Target) {
+async fn one_large_revision_is_fragmented_when_asked_for_alone(t: Target) {
     let f = Fixture::new(&t).await;
-    let values = five_large_values(&f).await;
-    let mut stream = watch_all(
-        &f,
-        pb::WatchCreateRequest {
-            start_revision: f.base + 1,
-            ..Default::default()
-        },
-    )
-    .await;
-    let response = stream.watched().await;
-    assert_eq!((response.events.len(), response.fragment), (5, false));
-    let got: Vec<_> = response
-        .events
-        .into_iter()
-        .map(|event| event.kv.unwrap().value)
-        .collect();
-    assert!(got == values, "values differ");
+    let options = |fragment| pb::WatchCreateRequest {
+        prev_kv: true,
+        fragment,
+        ..Default::default()
+    };
+    let patience = Duration::from_secs(10);
+    let mut cut = watch_all(&f, options(true)).await;
+    let mut whole = watch_all(&f, options(false)).await;
+    for fill in [b'x', b'y'] {
+        let puts = ["a", "b"].map(|key| put_op(t.key(key), vec![fill; 700_000]));
+        f.txn(always(puts.to_vec())).await;
+    }
+    // With the values before them, the events of the second revision exceed what a response should hold.
+    for stream in [&mut cut, &mut whole] {
+        let first = t.within(patience, "first transaction", stream.watched()).await;
+        assert_eq!((first.events.len(), first.fragment), (2, false));
+    }
+    for (key, fragment) in [("a", true), ("b", false)] {
+        let part = t.within(patience, "fragment", cut.watched()).await;
+        assert_eq!(
+            (part.events.len(), part.fragment, part.header),
+            (1, fragment, f.header(f.base + 2))
+        );
+        assert_eq!(part.events[0].kv.as_ref().unwrap().key, t.key(key));
+        assert_eq!(part.events[0].prev_kv.as_ref().unwrap().value.len(), 700_000);
+    }
+    let second = t.within(patience, "whole response", whole.watched()).await;
+    assert_eq!((second.events.len(), second.fragment), (2, false));
 }
 
 async fn a_large_value_reaches_a_watcher_with_fragments(t: Target) {
