@@ -100,7 +100,10 @@ impl<M: Map> Tree for Backend<M> {
     }
 
     fn allocated_bytes(&self) -> u64 {
-        self.size()
+        // What waits for its commit counts as well, but for what fits into free pages: else a fast client would write
+        // far beyond the quota before the file is seen to have grown.
+        let free = self.size() - self.size_in_use().min(self.size());
+        self.size() + self.pending_bytes().saturating_sub(free)
     }
 }
 

@@ -196,6 +196,12 @@ impl<M: Map> Backend<M> {
         self.size
     }
 
+    /// Bytes of keys and values that are not in the tree yet.
+    pub fn pending_bytes(&self) -> u64 {
+        let sealed = self.view.sealed.as_ref().map_or(0, |sealed| sealed.changes().bytes());
+        (self.open.bytes() + sealed) as u64
+    }
+
     /// [`Backend::size`] less free pages.
     pub fn size_in_use(&self) -> u64 {
         self.size_in_use

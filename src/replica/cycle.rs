@@ -192,10 +192,10 @@ impl<T: Tree> Replica<T> {
             // Not taken only while leadership is on its way elsewhere: those who wait learn it by their time-out.
             let _is_taken = self.consensus.propose(proposals);
         }
-        if self.consensus.has_committed_in_term() || !self.consensus.is_alone() {
-            if let Some(context) = self.reads.ask(now) {
-                self.consensus.read_index(context);
-            }
+        if (self.consensus.has_committed_in_term() || !self.consensus.is_alone())
+            && let Some(context) = self.reads.ask(now)
+        {
+            self.consensus.read_index(context);
         }
         self.cycle(now, outputs)?;
         let applied = self.state.applied().index;

@@ -89,6 +89,7 @@ pub struct Home<H: Host, M: crate::host::Map> {
     pub stop: Rc<Notify>,
 }
 
+type Timer = Pin<Box<dyn Future<Output = ()>>>;
 type LogWrite = Pin<Box<dyn Future<Output = Result<WriteReport, WalFault>>>>;
 
 /// What the loop remembers from turn to turn.
@@ -108,7 +109,7 @@ struct Progress<M: crate::host::Map> {
     /// What the health endpoints know may have changed.
     is_view_stale: bool,
     /// One timer for all that is due; it may fire early, never late.
-    timer: Option<(Monotonic, Pin<Box<dyn Future<Output = ()>>>)>,
+    timer: Option<(Monotonic, Timer)>,
 }
 
 /// What woke the loop.

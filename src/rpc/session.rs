@@ -157,6 +157,11 @@ impl Session {
         }
     }
 
+    /// After a write: streams that have room again are given more.
+    pub fn refill(&mut self) {
+        self.dispatch();
+    }
+
     fn dispatch(&mut self) {
         while let Some(event) = self.wire.next_event() {
             match event {
