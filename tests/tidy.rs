@@ -14,7 +14,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("limits", &[]),
     ("wire", &[]),
     ("propose", &["wire"]),
-    ("rpc", &["wire", "propose", "watch", "apply", "ops", "host"]),
+    ("rpc", &["wire", "propose", "watch", "apply", "ops", "host", "config"]),
     ("raft", &[]),
     ("wal", &["host"]),
     ("snapshot", &["wal", "host"]),
@@ -32,7 +32,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "watch", "host", "ops",
         ],
     ),
-    ("ops", &["wire", "propose"]),
+    ("ops", &["wire", "propose", "config"]),
     ("config", &[]),
 ];
 

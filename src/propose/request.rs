@@ -99,8 +99,23 @@ pub enum Read {
     },
     MemberList(MemberListRequest),
     Status,
+    /// Asked of the state where the machinery behind the call is still to come.
+    Ask(Question),
     /// What a scrape tells of the replica; it is laid on the desk.
     Gauges,
+}
+
+/// What a member can answer, or refuse, from what it knows.
+#[derive(Debug)]
+#[allow(missing_docs)] // Named after etcd's requests.
+pub enum Question {
+    AuthStatus,
+    MemberAdd { peer_urls: Vec<String> },
+    MemberRemove { id: u64 },
+    MemberUpdate { id: u64 },
+    MemberPromote { id: u64 },
+    MoveLeader { target: u64 },
+    Downgrade { action: i32, version: String },
 }
 
 /// What the store thread does, with the tree's file.

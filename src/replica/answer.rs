@@ -6,6 +6,7 @@ use prost::Message;
 use super::{
     cycle::{Replica, refusal},
     outputs::Outputs,
+    questions,
     scans::Scans,
 };
 use crate::{
@@ -69,6 +70,16 @@ pub fn read<M: Map>(
         Read::LeaseLeases => Ok(replica.state().lease_leases()),
         Read::MemberList(MemberListRequest { .. }) => Ok(replica.state().member_list()),
         Read::Status => Ok(status(replica, facts)),
+        Read::Ask(question) => {
+            let outcome = questions::answer(replica, call.ticket.method, &question);
+            let reply = Reply {
+                stream: call.ticket.stream,
+                method: call.ticket.method,
+                outcome,
+            };
+            outputs.replies.push((call.ticket, reply));
+            return;
+        }
         // Laid on the desk by the driver just before.
         Read::Gauges => Ok(Bytes::new()),
         Read::Barrier { .. } => Ok(Bytes::new()),

@@ -475,6 +475,6 @@ fn is_serializable(read: &Read) -> bool {
         Read::MemberList(request) => !request.linearizable,
         Read::Status | Read::Gauges => true,
         Read::Barrier { serializable } => *serializable,
-        Read::LeaseKeepAlive(_) | Read::LeaseTimeToLive(_) | Read::LeaseLeases => false,
+        Read::LeaseKeepAlive(_) | Read::LeaseTimeToLive(_) | Read::LeaseLeases | Read::Ask(_) => false,
     }
 }

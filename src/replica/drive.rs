@@ -491,6 +491,11 @@ fn begin_file_work<M: crate::host::Map>(
     match work {
         FileWork::Hash => progress.works.hash(ticket),
         FileWork::Defragment => progress.works.defragment(ticket),
+        FileWork::HashKv(request) if replica.state().store().hashes.at(request.revision).is_some() => {
+            progress
+                .works
+                .remembered_hash(ticket, request.revision, replica, &mut progress.outputs);
+        }
         FileWork::HashKv(request) => match replica.state().store().hash_begin(request.revision) {
             Ok(job) => progress.scans.begin_hash(replica, ticket, job),
             Err(reject) => progress.outputs.replies.push((ticket, refusal(ticket, reject))),

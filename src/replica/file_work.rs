@@ -98,6 +98,23 @@ impl<M: Map> FileWorks<M> {
         self.start(Running::Hash(ticket), StoreRequest::Hash);
     }
 
+    /// `Maintenance.HashKV` of a revision whose hash a compaction has left behind.
+    pub fn remembered_hash(
+        &mut self,
+        ticket: Ticket,
+        revision: i64,
+        replica: &Replica<Backend<M>>,
+        outputs: &mut Outputs,
+    ) {
+        let hash = replica
+            .state()
+            .store()
+            .hashes
+            .at(revision)
+            .expect("the caller has looked");
+        outputs.replies.push((ticket, hash_kv_answer(ticket, &hash, replica)));
+    }
+
     /// `Maintenance.HashKV`, whose walk over the index is done.
     pub fn hash_kv(&mut self, ticket: Ticket, hasher: KvHasher) {
         self.start(Running::HashKv(ticket), |id| {
@@ -203,15 +220,7 @@ impl<M: Map> FileWorks<M> {
             Running::HashKv(ticket) => {
                 self.counters.hash_rev.observe(took);
                 let hash = *result.downcast::<KeyValueHash>().expect("a HashKV job gives a hash");
-                let response = HashKvResponse {
-                    header: Some(replica.state().header_message()),
-                    hash: hash.hash,
-                    compact_revision: hash.compact_revision,
-                    hash_revision: hash.revision,
-                };
-                outputs
-                    .replies
-                    .push((ticket, answer(ticket, Ok(response.encode_to_vec()))));
+                outputs.replies.push((ticket, hash_kv_answer(ticket, &hash, replica)));
             }
             Running::Compact(held) => {
                 let outcome = *result
@@ -257,6 +266,16 @@ impl<M: Map> FileWorks<M> {
             outputs.replies.push((ticket, answer(ticket, outcome)));
         }
     }
+}
+
+fn hash_kv_answer<M: Map>(ticket: Ticket, hash: &KeyValueHash, replica: &Replica<Backend<M>>) -> Reply {
+    let response = HashKvResponse {
+        header: Some(replica.state().header_message()),
+        hash: hash.hash,
+        compact_revision: hash.compact_revision,
+        hash_revision: hash.revision,
+    };
+    answer(ticket, Ok(response.encode_to_vec()))
 }
 
 fn answer(ticket: Ticket, outcome: Result<Vec<u8>, Status>) -> Reply {

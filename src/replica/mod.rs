@@ -14,6 +14,7 @@ pub mod file_work;
 pub mod jobs;
 pub mod leases;
 pub mod outputs;
+pub mod questions;
 pub mod reads;
 pub mod scans;
 pub mod snapshotter;

@@ -5,12 +5,14 @@ use std::borrow::Cow;
 
 use super::desk::Desk;
 use crate::{
-    config::MetricsLevel,
+    config::{AllowList, MetricsLevel},
     ops::{
+        access::{self, Access},
         health::{self, HealthAlarm, HealthFacts, Pending, Step, Surface},
         metrics,
         process::ProcessFacts,
     },
+    wire::grpc::{invalid_content_type, percent_encode},
     wire::server::{HttpBody, HttpRequest, HttpResponse},
 };
 
@@ -36,9 +38,16 @@ pub struct Pages {
     pub is_metrics_only: bool,
     /// Detail of the metrics.
     pub metrics_level: MetricsLevel,
+    /// Origins that browsers may come from.
+    pub cors: AllowList,
+    /// `Host` headers that requests may carry.
+    pub host_whitelist: AllowList,
     /// What the kernel says of the process.
     pub process_facts: fn() -> ProcessFacts,
 }
+
+/// Headers that an answer carries besides its own.
+pub type ExtraHeaders = Vec<(&'static str, Cow<'static, str>)>;
 
 /// What becomes of a request.
 pub enum Asked {
@@ -62,6 +71,28 @@ impl Pages {
         );
         counters.scrapes.increment(["200"]);
         health::metrics_response(text)
+    }
+
+    /// Looks at who asks, which goes before what is asked. Gives the headers that belong to the answer, or the answer.
+    pub fn admit(&self, request: &HttpRequest) -> Result<ExtraHeaders, HttpResponse> {
+        // As in etcd, what has a port of its own answers whoever reaches it.
+        if self.is_metrics_only {
+            return Ok(Vec::new());
+        }
+        let origin = request.headers.text("origin").unwrap_or_default();
+        let is_secure = false;
+        let access = access::check(
+            &self.cors,
+            &self.host_whitelist,
+            is_secure,
+            &request.method,
+            &request.authority,
+            origin,
+        );
+        match access {
+            Access::Granted(headers) => Ok(headers),
+            Access::Answered(answer) => Err(response(answer)),
+        }
     }
 
     /// Looks at a request.
@@ -97,6 +128,31 @@ impl Pages {
             Step::Other => Asked::Answer(response(health::not_found())),
         }
     }
+}
+
+/// The answer to a call over HTTP/2 whose content type is not gRPC's, as grpc-go gives it.
+pub fn not_grpc(request: &HttpRequest) -> HttpResponse {
+    let content_type = request.headers.value("content-type").unwrap_or_default();
+    let status = invalid_content_type(content_type);
+    let header = |name, value| (Cow::Borrowed(name), value);
+    HttpResponse {
+        status: 415,
+        headers: vec![
+            header("content-type", Cow::Borrowed("application/grpc")),
+            header("grpc-status", Cow::Owned((status.code as u32).to_string())),
+            header("grpc-message", Cow::Owned(percent_encode(&status.message).into_owned())),
+        ],
+        body: HttpBody::Full(bytes::Bytes::new()),
+    }
+}
+
+/// An answer with headers besides its own.
+pub fn with_headers(mut response: HttpResponse, headers: &ExtraHeaders) -> HttpResponse {
+    let extra = headers
+        .iter()
+        .map(|(name, value)| (Cow::Owned(name.to_ascii_lowercase()), value.clone()));
+    response.headers.extend(extra);
+    response
 }
 
 /// An answer of `ops` as the wire takes it.

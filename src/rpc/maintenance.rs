@@ -4,9 +4,11 @@ use bytes::Bytes;
 
 use super::decode;
 use crate::{
-    propose::{FileWork, Read, Request, Write},
+    propose::{FileWork, Question, Read, Request, Write},
     wire::{
-        proto::etcdserverpb::{DefragmentRequest, HashRequest, SnapshotRequest, StatusRequest},
+        proto::etcdserverpb::{
+            DefragmentRequest, DowngradeRequest, HashRequest, MoveLeaderRequest, SnapshotRequest, StatusRequest,
+        },
         status::Status,
     },
 };
@@ -37,6 +39,18 @@ pub fn hash(message: Bytes) -> Result<Request, Status> {
 /// `HashKV`.
 pub fn hash_kv(message: Bytes) -> Result<Request, Status> {
     Ok(Request::File(FileWork::HashKv(decode(message)?)))
+}
+
+/// `MoveLeader`.
+pub fn move_leader(message: Bytes) -> Result<Request, Status> {
+    let MoveLeaderRequest { target_id } = decode(message)?;
+    Ok(Request::Read(Read::Ask(Question::MoveLeader { target: target_id })))
+}
+
+/// `Downgrade`.
+pub fn downgrade(message: Bytes) -> Result<Request, Status> {
+    let DowngradeRequest { action, version } = decode(message)?;
+    Ok(Request::Read(Read::Ask(Question::Downgrade { action, version })))
 }
 
 /// `Snapshot`, whose answers the session makes.

@@ -1,6 +1,7 @@
 //! etcd's services: one file for each, and every error text in `status.rs`. [`session`] carries a connection's calls
 //! to the replica's [`desk`] and the answers back.
 
+pub mod auth;
 pub mod calls;
 pub mod cluster;
 pub mod desk;

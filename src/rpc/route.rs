@@ -2,10 +2,10 @@
 
 use bytes::Bytes;
 
-use super::{cluster, health, kv, lease, maintenance, session::Service};
+use super::{auth, cluster, health, kv, lease, maintenance, session::Service};
 use crate::{
     propose::{Method, Request},
-    wire::status::{Code, Status},
+    wire::status::Status,
 };
 
 /// What becomes of a message.
@@ -34,14 +34,17 @@ pub fn unary(method: Method, message: Bytes, service: &Service) -> Result<Routed
         Method::Defragment => maintenance::defragment(message)?,
         Method::Hash => maintenance::hash(message)?,
         Method::HashKv => maintenance::hash_kv(message)?,
+        Method::MoveLeader => maintenance::move_leader(message)?,
+        Method::Downgrade => maintenance::downgrade(message)?,
+        Method::MemberAdd => cluster::member_add(message)?,
+        Method::MemberRemove => cluster::member_remove(message)?,
+        Method::MemberUpdate => cluster::member_update(message)?,
+        Method::MemberPromote => cluster::member_promote(message)?,
+        Method::AuthStatus => auth::status(message)?,
+        Method::Authenticate => auth::authenticate(message)?,
+        Method::HealthList => return Ok(Routed::Answer(health::list())),
         Method::HealthCheck => return health::check(message).map(Routed::Answer),
-        _ => return Err(not_yet(method)),
+        _ => return Err(super::status::not_yet(method)),
     };
     Ok(Routed::Request(request))
-}
-
-/// What methods of later work are answered with.
-pub fn not_yet(method: Method) -> Status {
-    let text = format!("ringd: {}.{} is not supported yet", method.service(), method.name());
-    Status::new(Code::Unimplemented, text)
 }

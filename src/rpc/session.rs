@@ -61,8 +61,13 @@ pub struct Session {
     feeds: Vec<StreamId>,
 }
 
-/// An HTTP request that waits for the replica.
-enum HttpWait {
+/// An HTTP request that waits for the replica, and headers that belong to its answer.
+struct HttpWait {
+    headers: http::ExtraHeaders,
+    awaits: Awaited,
+}
+
+enum Awaited {
     /// For the reads that it tries.
     Health(Box<HealthWait>),
     /// For what the replica knows of itself.
@@ -227,13 +232,29 @@ impl Session {
     }
 
     fn take_unary(&mut self, stream: StreamId, method: Method, message: Bytes) {
-        if method == Method::Snapshot {
-            return self.begin_snapshot(stream, message);
+        match method {
+            Method::Snapshot => return self.begin_snapshot(stream, message),
+            Method::HealthWatch => return self.begin_health_watch(stream, message),
+            _ => {}
         }
         match route::unary(method, message, &self.service) {
             Ok(route::Routed::Request(request)) => self.submit(stream, method, request),
             Ok(route::Routed::Answer(answer)) => self.answer_unary(stream, answer),
             Err(status) => self.end(stream, &status),
+        }
+    }
+
+    /// Says how the server is, which does not change while it can say so.
+    fn begin_health_watch(&mut self, stream: StreamId, message: Bytes) {
+        match super::health::watch(message) {
+            Err(status) => self.end(stream, &status),
+            Ok(message) => {
+                if let Some(call) = self.calls.call(stream) {
+                    call.state = CallState::Open;
+                }
+                self.calls.sent(Method::HealthWatch, message.len());
+                self.wire.send_message(stream, message);
+            }
         }
     }
 
@@ -353,11 +374,19 @@ impl Session {
     }
 
     fn serve_http(&mut self, stream: StreamId, request: &HttpRequest) {
+        if self.wire.is_http2() && Method::of_path(&request.target).is_some() {
+            return self.wire.respond(stream, &http::not_grpc(request));
+        }
+        let headers = match self.service.http.admit(request) {
+            Ok(headers) => headers,
+            Err(response) => return self.wire.respond(stream, &response),
+        };
         let asked = self.service.http.ask(request, &self.service.desk);
         match asked {
-            Asked::Answer(response) => self.wire.respond(stream, &response),
+            Asked::Answer(response) => self.wire.respond(stream, &http::with_headers(response, &headers)),
             Asked::Metrics => {
-                self.http.insert(stream, HttpWait::Metrics);
+                let awaits = Awaited::Metrics;
+                self.http.insert(stream, HttpWait { headers, awaits });
                 self.submit(stream, HTTP_READ, Request::Read(Read::Gauges));
             }
             Asked::Reads(pending) => {
@@ -367,7 +396,8 @@ impl Session {
                     serializable: (!serializable).then_some(Ok(())),
                     linearizable: (!linearizable).then_some(Ok(())),
                 };
-                self.http.insert(stream, HttpWait::Health(Box::new(wait)));
+                let awaits = Awaited::Health(Box::new(wait));
+                self.http.insert(stream, HttpWait { headers, awaits });
                 for serializable in [(true, serializable), (false, linearizable)]
                     .into_iter()
                     .filter_map(wanted)
@@ -379,14 +409,17 @@ impl Session {
     }
 
     fn answer_http(&mut self, stream: StreamId, outcome: Result<(), String>) {
-        let wait = match self.http.get_mut(&stream) {
-            None => return,
-            Some(HttpWait::Metrics) => {
+        let Some(http_wait) = self.http.get_mut(&stream) else {
+            return;
+        };
+        let wait = match &mut http_wait.awaits {
+            Awaited::Health(wait) => wait,
+            Awaited::Metrics => {
+                let headers = std::mem::take(&mut http_wait.headers);
                 self.http.remove(&stream);
-                let response = self.service.http.metrics(&self.service.desk);
-                return self.wire.respond(stream, &http::response(response));
+                let response = http::response(self.service.http.metrics(&self.service.desk));
+                return self.wire.respond(stream, &http::with_headers(response, &headers));
             }
-            Some(HttpWait::Health(wait)) => wait,
         };
         // Serializable reads are answered first: they wait for nobody.
         let slot = if wait.serializable.is_none() {
@@ -398,13 +431,18 @@ impl Session {
         if wait.serializable.is_none() || wait.linearizable.is_none() {
             return;
         }
-        let Some(HttpWait::Health(wait)) = self.http.remove(&stream) else {
+        let Some(HttpWait {
+            headers,
+            awaits: Awaited::Health(wait),
+        }) = self.http.remove(&stream)
+        else {
             return;
         };
         if let (Some(serializable), Some(linearizable)) = (wait.serializable, wait.linearizable) {
             let answer = wait.pending.finish(serializable, linearizable);
             self.service.desk.count_health(&answer);
-            self.wire.respond(stream, &http::response(answer.response));
+            let response = http::response(answer.response);
+            self.wire.respond(stream, &http::with_headers(response, &headers));
         }
     }
 

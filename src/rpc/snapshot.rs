@@ -15,7 +15,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use prost::Message;
 use sha2::{Digest, Sha256};
 
@@ -111,8 +111,11 @@ pub struct SnapshotSender {
     pump: Rc<Pump>,
     version: String,
     remaining: u64,
-    hash: Sha256,
+    /// `None` when it is sent.
+    hash: Option<Sha256>,
     data: Bytes,
+    /// Less than a message's worth, while more is to come.
+    gathered: BytesMut,
     is_over: bool,
 }
 
@@ -134,8 +137,9 @@ impl SnapshotSender {
             pump,
             version,
             remaining: 0,
-            hash: Sha256::new(),
+            hash: Some(Sha256::new()),
             data: Bytes::new(),
+            gathered: BytesMut::new(),
             is_over: false,
         }
     }
@@ -143,14 +147,14 @@ impl SnapshotSender {
     /// The next message.
     pub fn step(&mut self) -> SnapshotStep {
         loop {
-            if !self.data.is_empty() {
-                let blob = self.data.split_to(self.data.len().min(BLOB_BYTES));
-                self.hash.update(&blob);
-                self.remaining = self.remaining.saturating_sub(blob.len() as u64);
-                return self.message(blob);
+            if let Some(blob) = self.next_blob() {
+                return self.blob(blob);
             }
             if self.is_over {
-                return SnapshotStep::End(Status::OK);
+                let Some(hash) = self.hash.take() else {
+                    return SnapshotStep::End(Status::OK);
+                };
+                return self.message(Bytes::copy_from_slice(&hash.finalize()));
             }
             let part = self.feed.pop();
             self.pump.wake();
@@ -159,15 +163,37 @@ impl SnapshotSender {
                 Some(SnapshotPart::Begin(size)) => self.remaining = size,
                 Some(SnapshotPart::Data(data)) => self.data = data,
                 Some(SnapshotPart::End) => {
-                    let hash = std::mem::take(&mut self.hash).finalize();
                     self.is_over = true;
-                    return self.message(Bytes::copy_from_slice(&hash));
+                    if !self.gathered.is_empty() {
+                        let rest = self.gathered.split().freeze();
+                        return self.blob(rest);
+                    }
                 }
                 Some(SnapshotPart::Failed(fault)) => {
                     return SnapshotStep::End(Status::new(Code::Unknown, fault.to_string()));
                 }
             }
         }
+    }
+
+    /// A message's worth of what came, if it is enough.
+    fn next_blob(&mut self) -> Option<Bytes> {
+        if self.gathered.is_empty() && self.data.len() >= BLOB_BYTES {
+            return Some(self.data.split_to(BLOB_BYTES));
+        }
+        let taken = self
+            .data
+            .split_to(self.data.len().min(BLOB_BYTES - self.gathered.len()));
+        self.gathered.extend_from_slice(&taken);
+        (self.gathered.len() == BLOB_BYTES).then(|| self.gathered.split().freeze())
+    }
+
+    fn blob(&mut self, blob: Bytes) -> SnapshotStep {
+        if let Some(hash) = &mut self.hash {
+            hash.update(&blob);
+        }
+        self.remaining = self.remaining.saturating_sub(blob.len() as u64);
+        self.message(blob)
     }
 
     fn message(&self, blob: Bytes) -> SnapshotStep {

@@ -3,8 +3,8 @@
 
 use std::borrow::Cow;
 
-use crate::base::Reject;
 pub use crate::wire::status::{Code, Status};
+use crate::{base::Reject, propose::Method};
 
 impl From<Reject> for Status {
     fn from(reject: Reject) -> Status {
@@ -14,6 +14,12 @@ impl From<Reject> for Status {
             message: Cow::Borrowed(message),
         }
     }
+}
+
+/// What calls of later work are answered with.
+pub fn not_yet(method: Method) -> Status {
+    let text = format!("ringd: {}.{} is not supported yet", method.service(), method.name());
+    Status::new(Code::Unimplemented, text)
 }
 
 /// etcd 3.6's code and text.

@@ -336,6 +336,8 @@ fn spawn_accept<H: Host>(
         fd_limit: clients_max as u64,
         is_metrics_only,
         metrics_level: config.metrics,
+        cors: config.cors.clone(),
+        host_whitelist: config.host_whitelist.clone(),
         process_facts,
     };
     let service = |is_metrics_only| {

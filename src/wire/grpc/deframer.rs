@@ -105,6 +105,11 @@ impl Deframer {
         self.prefix_len > 0
     }
 
+    /// Whether they end in the prefix of a message.
+    pub fn is_inside_prefix(&self) -> bool {
+        (1..MESSAGE_PREFIX_BYTES).contains(&usize::from(self.prefix_len))
+    }
+
     fn announced_len(&self) -> usize {
         u32::from_be_bytes([self.prefix[1], self.prefix[2], self.prefix[3], self.prefix[4]]) as usize
     }

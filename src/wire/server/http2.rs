@@ -207,8 +207,10 @@ impl Http2Server {
         let stream = StreamId(self.core.streams.at(slot).id);
         let app = &mut self.core.streams.at_mut(slot).app;
         match &mut app.kind {
-            Kind::Grpc if app.deframer.is_inside_message() => {
-                self.fail_stream(slot, &Status::new(Code::Internal, "unexpected EOF"), events);
+            // grpc-go takes a cut prefix for the end, and says this of a cut message (of a streaming call with another code,
+            // which nobody can depend on: the client is gone).
+            Kind::Grpc if app.deframer.is_inside_message() && !app.deframer.is_inside_prefix() => {
+                self.fail_stream(slot, &Status::new(Code::Unknown, "unexpected EOF"), events);
             }
             Kind::Grpc => events.push_back(ServerEvent::HalfClosed { stream }),
             Kind::Http { request, body, .. } => {

@@ -191,6 +191,11 @@ impl ServerConnection {
         }
     }
 
+    /// Whether the peer speaks HTTP/2.
+    pub fn is_http2(&self) -> bool {
+        matches!(self.protocol, Protocol::Http2(_))
+    }
+
     /// Answers an HTTP request, whole or as the beginning of a streamed body.
     pub fn respond(&mut self, stream: StreamId, response: &HttpResponse) {
         match &mut self.protocol {
