@@ -173,7 +173,7 @@ impl Client {
         let (key, range_end) = self.span();
         let (newest, oldest) = {
             let history = self.recorder.history();
-            (history.floor, history.compacted)
+            (history.floor.max(1), history.compacted)
         };
         let revision = match self.random.below(10) {
             0..=5 => 0,
@@ -291,7 +291,7 @@ impl Client {
         if self.random.chance(self.plan.maintenance_share) {
             let (newest, oldest) = {
                 let history = self.recorder.history();
-                (history.floor, history.compacted)
+                (history.floor.max(1), history.compacted)
             };
             return match self.random.below(6) {
                 0 => Request::Defragment,
