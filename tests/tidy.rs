@@ -29,7 +29,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "replica",
         &[
             "wire", "rpc", "propose", "raft", "peer", "wal", "snapshot", "apply", "mvcc", "lease", "member", "backend",
-            "watch", "host", "ops",
+            "watch", "host", "ops", "config",
         ],
     ),
     ("ops", &["wire", "propose", "config"]),

@@ -12,9 +12,9 @@ use tracing::info;
 use super::{AcceptConfig, Cores, DataDirectory, Stop};
 use crate::{
     apply::quota,
-    backend::{Backend, CommitReport, Store, StoreEvent, StoreOptions, StoreRequest},
+    backend::{Backend, CommitReport, JobId, Store, StoreEvent, StoreOptions, StoreRequest},
     base::MemberId,
-    config::{Config, Url, WalSync as WalSyncChoice, version},
+    config::{AutoCompaction, Config, Feature, Url, WalSync as WalSyncChoice, format_duration, version},
     host::{Host, Net, Notify, Receiver, Sender, mailbox},
     lease::{LessorConfig, ttl_floor_seconds},
     ops::process::{ProcTexts, ProcessFacts},
@@ -22,9 +22,11 @@ use crate::{
     replica::{
         Fault,
         answer::Facts,
+        auto_compaction::Retention,
         boot::{self, BootOptions, NewCluster},
         cycle::{Replica, ReplicaOptions},
         drive::{Home, LoopOptions, run as run_home},
+        jobs::CompactionPace,
         leases::Identity,
         snapshotter::{SnapshotOptions, Snapshotter},
     },
@@ -32,7 +34,7 @@ use crate::{
     rpc::{
         desk::Desk,
         drive::{Scratch, serve as serve_connection},
-        http::Pages,
+        http::{Pages, Port},
         session::Service,
         snapshot::Pump,
         watch::Watches,
@@ -72,7 +74,12 @@ pub fn run(config: Config, stop: &Stop, clients_max: usize) -> Result<(), String
     let (opened_sender, opened_receiver) = mailbox::<Opened>(1);
     let (failure_sender, mut failure_receiver) = mailbox::<String>(1);
 
-    let store_options = StoreOptions::new(directory.database());
+    let mut store_options = StoreOptions::new(directory.database());
+    store_options.sync = !config.unsafe_no_fsync;
+    store_options.lock = config.memory_mlock;
+    if config.unsafe_no_fsync {
+        tracing::warn!("--unsafe-no-fsync: what is acknowledged is lost when the machine stops");
+    }
     let config = Arc::new(config);
     let paths = Paths {
         wal: directory.wal().to_path_buf(),
@@ -147,12 +154,16 @@ async fn home(
     mut channels: Channels,
     clients_max: usize,
 ) -> Result<(), String> {
-    let listeners = listen(&host, &config.listen_client_urls)?;
-    let metrics_listeners = listen(&host, &config.listen_metrics_urls)?;
-    let report = match channels.opened.receive().await {
+    let has_http_ports = !config.listen_client_http_urls.is_empty();
+    let client_port = if has_http_ports { Port::Grpc } else { Port::Clients };
+    let mut listeners = listen(&host, &config.listen_client_urls, client_port)?;
+    listeners.extend(listen(&host, &config.listen_client_http_urls, Port::Http)?);
+    listeners.extend(listen(&host, &config.listen_metrics_urls, Port::Metrics)?);
+    let mut report = match channels.opened.receive().await {
         Some(opened) => opened?,
         None => return Err("the store thread ended".to_owned()),
     };
+    defragment_first(&config, &mut channels, &mut report).await?;
     let booted = boot::boot(&host, &boot_options(&config, &paths), Backend::new(report))
         .await
         .map_err(|fault| fault.to_string())?;
@@ -188,7 +199,6 @@ async fn home(
         &watches,
         ready.clone(),
         listeners,
-        metrics_listeners,
     );
 
     let home = Home {
@@ -197,6 +207,11 @@ async fn home(
             heartbeat: config.heartbeat_interval,
             commit_interval: config.backend_batch_interval,
             commit_operations_max: config.backend_batch_operations as usize,
+            auto_compaction: retention(config.auto_compaction),
+            compaction_pace: CompactionPace {
+                slice_records: config.compaction_batch_revisions as usize,
+                pause: config.compaction_sleep,
+            },
         },
         facts: Facts {
             version: version::SERVER_VERSION.to_owned(),
@@ -229,6 +244,67 @@ fn process_facts() -> ProcessFacts {
         |path| Some(std::fs::read_dir(path).ok()?.count() as u64),
     );
     ProcessFacts::parse(&texts)
+}
+
+/// Rewrites the database before anything uses it, if that frees enough (`--bootstrap-defrag-threshold-megabytes`).
+async fn defragment_first(
+    config: &Config,
+    channels: &mut Channels,
+    report: &mut CommitReport<FileMap>,
+) -> Result<(), String> {
+    let Some(threshold) = config.bootstrap_defrag_threshold_bytes.filter(|bytes| *bytes > 0) else {
+        return Ok(());
+    };
+    let free = report.size - report.size_in_use;
+    if free < threshold {
+        info!(
+            "current-db-size-bytes" = report.size,
+            "current-db-size-in-use-bytes" = report.size_in_use,
+            "bootstrap-defrag-threshold-bytes" = threshold,
+            "skipping defragmentation"
+        );
+        return Ok(());
+    }
+    info!(
+        "current-db-size-bytes" = report.size,
+        "current-db-size-in-use-bytes" = report.size_in_use,
+        "defragmenting"
+    );
+    let request = StoreRequest::Defragment(JobId(0));
+    channels
+        .requests
+        .send(request)
+        .await
+        .map_err(|_| "the store thread ended".to_owned())?;
+    loop {
+        match channels.events.receive().await {
+            Some(StoreEvent::Committed(newer)) => *report = newer,
+            Some(StoreEvent::Defragmented(_, done)) => {
+                info!(
+                    "current-db-size-bytes-diff" = done.size_after as i64 - done.size_before as i64,
+                    "current-db-size-bytes" = done.size_after,
+                    "current-db-size-in-use-bytes" = report.size_in_use,
+                    took = format_duration(done.duration),
+                    "finished defragmenting directory"
+                );
+                return Ok(());
+            }
+            Some(StoreEvent::DefragmentFailed(_, fault)) => {
+                return Err(format!("cannot defragment the database: {fault}"));
+            }
+            Some(StoreEvent::Failed(fault)) => return Err(fault.to_string()),
+            Some(_) => {}
+            None => return Err("the store thread ended".to_owned()),
+        }
+    }
+}
+
+fn retention(auto_compaction: AutoCompaction) -> Option<Retention> {
+    match auto_compaction {
+        AutoCompaction::Off => None,
+        AutoCompaction::Periodic(period) => Some(Retention::Period(period)),
+        AutoCompaction::Revision(kept) => Some(Retention::Revisions(kept)),
+    }
 }
 
 fn identity(config: &Config, member_id: MemberId) -> Identity {
@@ -275,6 +351,7 @@ fn watches<M: crate::host::Map>(
 fn boot_options(config: &Config, paths: &Paths) -> BootOptions {
     let election_ticks = config.election_ticks() as u32;
     let sync = match config.wal_sync {
+        _ if config.unsafe_no_fsync => WalSync::None,
         WalSyncChoice::Dsync => WalSync::Dsync,
         WalSyncChoice::Fdatasync => WalSync::WriteThenSync,
     };
@@ -304,6 +381,8 @@ fn boot_options(config: &Config, paths: &Paths) -> BootOptions {
         },
         lease: LessorConfig {
             ttl_floor_seconds: ttl_floor_seconds(election_ticks, config.heartbeat_interval),
+            checkpoints: config.features.is_on(Feature::LeaseCheckpoint),
+            checkpoints_persist: config.features.is_on(Feature::LeaseCheckpointPersist),
             ..LessorConfig::default()
         },
         quota_bytes: config.quota_backend_bytes.or_else(|| quota::quota_bytes(-1)),
@@ -325,9 +404,9 @@ fn choose_cores(config: &Config, directory: &Path) -> Result<Cores, String> {
     Ok(cores)
 }
 
-type Listeners = Vec<<<RingHost as Host>::Net as Net>::Listener>;
+type Listeners = Vec<(<<RingHost as Host>::Net as Net>::Listener, Port)>;
 
-fn listen(host: &RingHost, urls: &[Url]) -> Result<Listeners, String> {
+fn listen(host: &RingHost, urls: &[Url], port: Port) -> Result<Listeners, String> {
     let mut listeners = Vec::new();
     for url in urls {
         let mut addresses: Vec<_> = match url.socket_address() {
@@ -348,7 +427,7 @@ fn listen(host: &RingHost, urls: &[Url]) -> Result<Listeners, String> {
             std::io::ErrorKind::AddrInUse => format!("listen tcp {address}: bind: address already in use"),
             _ => format!("listen tcp {address}: {error}"),
         })?;
-        listeners.push(listener);
+        listeners.push((listener, port));
     }
     Ok(listeners)
 }
@@ -373,7 +452,6 @@ fn spawn_accept(
     watches: &Rc<Watches>,
     ready: Rc<Notify>,
     listeners: Listeners,
-    metrics_listeners: Listeners,
 ) {
     let wire = ServerOptions {
         message_bytes_max: config
@@ -388,26 +466,29 @@ fn spawn_accept(
         keepalive_timeout: config.grpc_keepalive_timeout,
         ..ServerOptions::default()
     };
-    let pages = |is_metrics_only| Pages {
+    let pages = |port| Pages {
         command_line: std::env::args().collect(),
         fd_limit: clients_max as u64,
-        is_metrics_only,
+        port,
         metrics_level: config.metrics,
         cors: config.cors.clone(),
         host_whitelist: config.host_whitelist.clone(),
         process_facts,
     };
-    let service = |is_metrics_only| {
+    let service = |port| {
         Rc::new(Service {
             wire: wire.clone(),
             txn_operations_max: config.txn_operations_max,
             desk: desk.clone(),
             pump: pump.clone(),
             watches: watches.clone(),
-            http: pages(is_metrics_only),
+            http: pages(port),
         })
     };
-    let (clients, metrics) = (service(false), service(true));
+    let listeners: Vec<_> = listeners
+        .into_iter()
+        .map(|(listener, port)| (listener, service(port)))
+        .collect();
     let addresses: Vec<_> = config
         .listen_client_urls
         .iter()
@@ -424,12 +505,7 @@ fn spawn_accept(
             );
         }
         let scratch = Rc::new(Scratch::new(READ_BYTES));
-        let all = listeners.into_iter().map(|listener| (listener, clients.clone())).chain(
-            metrics_listeners
-                .into_iter()
-                .map(|listener| (listener, metrics.clone())),
-        );
-        for (listener, service) in all {
+        for (listener, service) in listeners {
             let (host, stop, scratch) = (task_host.clone(), stop.clone(), scratch.clone());
             task_host.spawn(async move {
                 let config = AcceptConfig {

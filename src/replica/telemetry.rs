@@ -2,10 +2,15 @@
 
 use std::rc::Rc;
 
-use super::{drive::Home, file_work::FileWorks};
+use super::{
+    auto_compaction::{AutoCompactor, Look, Retention},
+    drive::Home,
+    file_work::FileWorks,
+};
 use crate::{
     backend::{CommitReport, StoreEvent},
     base::Monotonic,
+    config::format_duration,
     host::{Host, Map},
     ops::{Counters, Gauges},
     wal::WriteReport,
@@ -149,6 +154,37 @@ impl<H: Host, M: Map> Home<H, M> {
         for ttl in self.replica.state_mut().lessor_mut().take_granted_ttls() {
             let seconds = u64::try_from(ttl).unwrap_or(0);
             self.desk.counters().lease_ttl.observe_raw(seconds);
+        }
+    }
+}
+
+/// The lines that etcd writes when a store compacts itself.
+pub(super) fn log_auto_compaction(compactor: &AutoCompactor, look: Look) {
+    let mode = match compactor.retention() {
+        Retention::Period(_) => "periodic",
+        Retention::Revisions(_) => "revision",
+    };
+    // The field's name depends on the mode, and names are fixed at compile time.
+    macro_rules! log {
+        ($level:ident, $text:literal, $revision:expr $(, $name:literal = $value:expr)*) => {
+            match compactor.retention() {
+                Retention::Period(period) => {
+                    let period = format_duration(period);
+                    tracing::$level!(revision = $revision, "compact-period" = period $(, $name = $value)*, "{} {mode} compaction", $text)
+                }
+                Retention::Revisions(kept) => {
+                    tracing::$level!(revision = $revision, "revision-compaction-retention" = kept $(, $name = $value)*, "{} {mode} compaction", $text)
+                }
+            }
+        };
+    }
+    match look {
+        Look::Nothing => {}
+        Look::Compact(revision) => log!(info, "starting auto", revision),
+        Look::Completed(revision, took) => log!(info, "completed auto", revision, "took" = format_duration(took)),
+        Look::Failed(revision) => {
+            let interval = format_duration(compactor.interval());
+            log!(warn, "failed auto", revision, "retry-interval" = interval);
         }
     }
 }

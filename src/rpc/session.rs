@@ -184,6 +184,10 @@ impl Session {
             self.wire.finish(stream, &unknown_path(call.path.as_str()));
             return;
         };
+        if !self.service.http.port.has_grpc() {
+            let status = Status::new(Code::Unimplemented, "ringd: gRPC is not served on this port");
+            return self.wire.finish(stream, &status);
+        }
         let state = match method {
             Method::Watch => {
                 self.feeds.push(stream);
@@ -371,6 +375,10 @@ impl Session {
     fn serve_http(&mut self, stream: StreamId, request: &HttpRequest) {
         if self.wire.is_http2() && Method::of_path(&request.target).is_some() {
             return self.wire.respond(stream, &http::not_grpc(request));
+        }
+        if !self.service.http.port.has_http() {
+            let response = http::response(crate::ops::health::not_found());
+            return self.wire.respond(stream, &response);
         }
         let headers = match self.service.http.admit(request) {
             Ok(headers) => headers,
