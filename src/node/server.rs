@@ -35,7 +35,7 @@ use crate::{
         desk::Desk,
         drive::{Scratch, serve as serve_connection},
         http::{Pages, Port},
-        session::Service,
+        session::{Service, SlowAfter},
         snapshot::Pump,
         watch::Watches,
     },
@@ -207,6 +207,7 @@ async fn home(
             heartbeat: config.heartbeat_interval,
             commit_interval: config.backend_batch_interval,
             commit_operations_max: config.backend_batch_operations as usize,
+            slow_apply: config.warning_apply_duration,
             auto_compaction: retention(config.auto_compaction),
             compaction_pace: CompactionPace {
                 slice_records: config.compaction_batch_revisions as usize,
@@ -479,6 +480,10 @@ fn spawn_accept(
         Rc::new(Service {
             wire: wire.clone(),
             txn_operations_max: config.txn_operations_max,
+            slow: SlowAfter {
+                read: config.warning_apply_duration,
+                unary: config.warning_unary_request_duration,
+            },
             desk: desk.clone(),
             pump: pump.clone(),
             watches: watches.clone(),

@@ -21,7 +21,7 @@ use super::{
     file_work::FileWorks,
     jobs::CompactionPace,
     leases::{self, Identity},
-    outputs::{Outputs, Requested},
+    outputs::{Outputs, Requested, Stopwatch},
     scans::Scans,
     snapshotter::Snapshotter,
     telemetry::{self, Telemetry},
@@ -55,6 +55,8 @@ pub struct LoopOptions {
     pub heartbeat: Duration,
     /// Longest time that changes wait for the tree's file (`--backend-batch-interval`).
     pub commit_interval: Duration,
+    /// From when on an apply is logged (`--warning-apply-duration`).
+    pub slow_apply: Duration,
     /// What of its history the store keeps by itself; `None` for all.
     pub auto_compaction: Option<Retention>,
     /// How compactions make room for others.
@@ -138,7 +140,10 @@ pub async fn run<H: Host, M: crate::host::Map>(mut home: Home<H, M>) -> Result<H
         auto_compactor: home.auto_compactor(now),
         telemetry: Telemetry::new(home.desk.counters().clone(), now),
         write: None,
-        outputs: Outputs::default(),
+        outputs: Outputs {
+            stopwatch: stopwatch(&home),
+            ..Outputs::default()
+        },
         calls: Vec::new(),
         next_tick: now + home.options.heartbeat,
         next_lease_tick: now,
@@ -162,6 +167,9 @@ pub async fn run<H: Host, M: crate::host::Map>(mut home: Home<H, M>) -> Result<H
         home.tick(&mut progress, now);
         home.replica.turn(now, &mut progress.outputs)?;
         home.start_write(&mut progress);
+        progress
+            .telemetry
+            .applied(&mut progress.outputs.stopwatch, home.options.slow_apply);
         progress.compactor.step(&mut home.replica, &mut progress.works);
         home.snapshotter.step(
             &home.host,
@@ -183,6 +191,11 @@ pub async fn run<H: Host, M: crate::host::Map>(mut home: Home<H, M>) -> Result<H
             return Ok(home);
         }
     }
+}
+
+fn stopwatch<H: Host, M: crate::host::Map>(home: &Home<H, M>) -> Stopwatch {
+    let host = home.host.clone();
+    Stopwatch::new(Box::new(move || host.now()), home.options.slow_apply)
 }
 
 async fn wait<H: Host, M: crate::host::Map>(home: &mut Home<H, M>, progress: &mut Progress<M>) -> Result<Woken, Fault> {

@@ -1,11 +1,12 @@
 //! What the home core counts of its work, and what it tells a scrape of itself.
 
-use std::rc::Rc;
+use std::{rc::Rc, time::Duration};
 
 use super::{
     auto_compaction::{AutoCompactor, Look, Retention},
     drive::Home,
     file_work::FileWorks,
+    outputs::Stopwatch,
 };
 use crate::{
     backend::{CommitReport, StoreEvent},
@@ -13,12 +14,13 @@ use crate::{
     config::format_duration,
     host::{Host, Map},
     ops::{Counters, Gauges},
+    propose::describe,
     wal::WriteReport,
     wire::proto::etcdserverpb::AlarmType,
 };
 
 /// How long the quantiles of the `ringd_*` distributions look back, in part.
-const WINDOW: std::time::Duration = std::time::Duration::from_secs(60);
+const WINDOW: Duration = Duration::from_secs(60);
 
 /// What the loop remembers for its counting.
 pub struct Telemetry {
@@ -43,6 +45,24 @@ impl Telemetry {
         self.counters.wal_fsync.observe(report.duration);
         self.counters.wal_write.observe(report.duration);
         self.counters.wal_sync_fine.observe(report.duration);
+    }
+
+    /// Entries were applied.
+    pub fn applied(&self, stopwatch: &mut Stopwatch, slow_after: Duration) {
+        if stopwatch.total.is_zero() {
+            return;
+        }
+        self.counters.apply_fine.observe(std::mem::take(&mut stopwatch.total));
+        for slow in stopwatch.slow.drain(..) {
+            self.counters.slow_applies.increment();
+            tracing::warn!(
+                took = format_duration(slow.took),
+                "expected-duration" = format_duration(slow_after),
+                prefix = "",
+                request = describe::entry(&slow.data),
+                "apply request took too long"
+            );
+        }
     }
 
     /// Something is done in the store.
