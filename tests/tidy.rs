@@ -14,7 +14,12 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("limits", &[]),
     ("wire", &[]),
     ("propose", &["wire", "backend", "host"]),
-    ("rpc", &["wire", "propose", "watch", "apply", "ops", "host", "config"]),
+    (
+        "rpc",
+        &[
+            "wire", "propose", "watch", "mvcc", "apply", "backend", "ops", "host", "config",
+        ],
+    ),
     ("raft", &[]),
     ("wal", &["host"]),
     ("snapshot", &["wal", "host"]),
@@ -29,7 +34,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "replica",
         &[
             "wire", "rpc", "propose", "raft", "peer", "wal", "snapshot", "apply", "mvcc", "lease", "member", "backend",
-            "watch", "host", "ops",
+            "watch", "host", "ops", "config",
         ],
     ),
     ("ops", &["wire", "propose", "config"]),

@@ -21,6 +21,8 @@ pub struct StoreOptions {
     pub map_bytes: u64,
     /// Whether pages are made resident at open and after growth.
     pub populate: bool,
+    /// Whether pages are locked into memory (`--memory-mlock`); opening fails if that cannot be.
+    pub lock: bool,
     /// Whether commits wait for the device. Without it a crash of the machine can leave a broken file
     /// (`--unsafe-no-fsync`).
     pub sync: bool,
@@ -35,6 +37,7 @@ impl StoreOptions {
             path,
             map_bytes: 16 << 30,
             populate: true,
+            lock: false,
             sync: true,
             job_commit_interval: Duration::from_millis(100),
         }

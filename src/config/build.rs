@@ -338,6 +338,7 @@ fn config_of(values: &Values, notices: &mut Vec<Notice>) -> Result<Config, Strin
             .filter(|&megabytes| megabytes > 0)
             .map(|megabytes| megabytes.saturating_mul(1024 * 1024)),
         memory_mlock: values.bool("memory-mlock"),
+        unsafe_no_fsync: values.bool("unsafe-no-fsync"),
         features: features(values)?,
         cors: AllowList(values.list("cors")),
         host_whitelist: AllowList(values.list("host-whitelist")),

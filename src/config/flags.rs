@@ -347,7 +347,8 @@ flags! {
     Unsafe {
         "force-new-cluster" Bool, "false" Refused("starting a cluster anew from old data is not supported yet"),
             "Begin a cluster of one member from the data of a larger one.";
-        "unsafe-no-fsync" Bool, "false" Accepted("writes are always made durable"), "Do not wait for the disk.";
+        "unsafe-no-fsync" Bool, "false" Honoured,
+            "Do not wait for the disk: what was acknowledged is lost with the machine. For tests alone.";
     }
     Gone {
         "enable-v2" Bool, "false" NO_V2, "Serve the v2 API.";

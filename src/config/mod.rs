@@ -148,6 +148,8 @@ pub struct Config {
 
     /// Cores to run on; `None` for all that the process may use.
     pub cores: Option<Vec<usize>>,
+    /// Whether nothing waits for the disk.
+    pub unsafe_no_fsync: bool,
     /// How a batch of the log is made durable.
     pub wal_sync: WalSync,
     /// The cluster version is not raised above this one; `None` follows etcd's rule.

@@ -126,6 +126,10 @@ pub trait Map: Clone + Send + Sync + 'static {
     fn bytes(&self, offset: u64, len: usize) -> &[u8];
     /// Asks for these bytes to be made resident, so that reading them does not wait for the disk.
     fn populate(&self, offset: u64, len: u64) -> io::Result<()>;
+    /// Keeps these bytes resident, where the host can.
+    fn lock(&self, _offset: u64, _len: u64) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Sockets of one core.

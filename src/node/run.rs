@@ -9,6 +9,7 @@ use crate::{
     backend::{StoreEvent, StoreOptions, StoreRequest},
     config::Config,
     host::mailbox,
+    ops::process::{ProcTexts, ProcessFacts},
     ring::{FileMap, placement, probe},
     server::{self, Channels, Opened, Paths, STORE_MAILBOX},
     wal::WalOptions,
@@ -35,12 +36,18 @@ pub fn run(config: Config, stop: &Stop, clients_max: usize) -> Result<(), String
     let (opened_sender, opened_receiver) = mailbox::<Opened<FileMap>>(1);
     let (failure_sender, mut failure_receiver) = mailbox::<String>(1);
 
-    let store_options = StoreOptions::new(directory.database());
+    let mut store_options = StoreOptions::new(directory.database());
+    store_options.sync = !config.unsafe_no_fsync;
+    store_options.lock = config.memory_mlock;
+    if config.unsafe_no_fsync {
+        tracing::warn!("--unsafe-no-fsync: what is acknowledged is lost when the machine stops");
+    }
     let config = Arc::new(config);
     let paths = Paths {
         wal: directory.wal().to_path_buf(),
         snap: directory.snap(),
         wal_options: WalOptions::default(),
+        process_facts,
     };
     let home_config = config.clone();
     let node = super::start(
@@ -81,4 +88,13 @@ fn choose_cores(config: &Config, directory: &Path) -> Result<Cores, String> {
     // Connections stay on the home core: what they cost there is less than the hop from another.
     cores.fronts.clear();
     Ok(cores)
+}
+
+/// What the kernel says of this process.
+fn process_facts() -> ProcessFacts {
+    let texts = ProcTexts::read(
+        |path| std::fs::read_to_string(path).ok(),
+        |path| Some(std::fs::read_dir(path).ok()?.count() as u64),
+    );
+    ProcessFacts::parse(&texts)
 }

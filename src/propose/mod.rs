@@ -1,5 +1,6 @@
 //! Requests on their way into the log, and who waits for which.
 
+pub mod describe;
 mod ids;
 mod method;
 mod request;

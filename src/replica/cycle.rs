@@ -221,8 +221,12 @@ impl<T: Tree> Replica<T> {
                     self.reads.confirm(context, LogIndex(read.index));
                 }
             }
+            if !cycle.committed.is_empty() {
+                outputs.stopwatch.start();
+            }
             for entry in &cycle.committed {
                 self.apply(entry, now, outputs)?;
+                outputs.stopwatch.lap(&entry.data);
             }
             if let Some(last) = cycle.committed.last() {
                 self.consensus.applied(LogIndex(last.index));

@@ -15,14 +15,16 @@ use std::{
 use super::{
     Fault,
     answer::{self, Facts},
+    auto_compaction::{AutoCompactor, Look, Retention},
     compactor::Compactor,
     cycle::{Replica, refusal},
     file_work::FileWorks,
+    jobs::CompactionPace,
     leases::{self, Identity},
-    outputs::{Outputs, Requested},
+    outputs::{Outputs, Requested, Stopwatch},
     scans::Scans,
     snapshotter::Snapshotter,
-    telemetry::Telemetry,
+    telemetry::{self, Telemetry},
 };
 use crate::{
     apply::Effect,
@@ -32,7 +34,7 @@ use crate::{
     limits,
     mvcc::history_slice,
     ops::health::HealthAlarm,
-    propose::{Call, FileWork, Read, Request, Ticket},
+    propose::{Call, FileWork, Read, Request, Ticket, Write},
     rpc::{
         desk::Desk,
         http::MemberView,
@@ -40,7 +42,7 @@ use crate::{
     },
     wal::{Wal, WalFault, WriteReport},
     watch::ResponseIdentity,
-    wire::proto::etcdserverpb::AlarmType,
+    wire::proto::etcdserverpb::{AlarmType, CompactionRequest},
 };
 
 /// The mapping that a host's files give.
@@ -53,6 +55,12 @@ pub struct LoopOptions {
     pub heartbeat: Duration,
     /// Longest time that changes wait for the tree's file (`--backend-batch-interval`).
     pub commit_interval: Duration,
+    /// From when on an apply is logged (`--warning-apply-duration`).
+    pub slow_apply: Duration,
+    /// What of its history the store keeps by itself; `None` for all.
+    pub auto_compaction: Option<Retention>,
+    /// How compactions make room for others.
+    pub compaction_pace: CompactionPace,
     /// Changes that are enough for a commit of their own (`--backend-batch-limit`).
     pub commit_operations_max: usize,
 }
@@ -98,6 +106,7 @@ struct Progress<M: crate::host::Map> {
     compactor: Compactor,
     scans: Scans,
     telemetry: Telemetry,
+    auto_compactor: Option<AutoCompactor>,
     write: Option<LogWrite>,
     outputs: Outputs,
     calls: Vec<Call>,
@@ -126,12 +135,16 @@ struct Woken {
 pub async fn run<H: Host, M: crate::host::Map>(mut home: Home<H, M>) -> Result<Home<H, M>, Fault> {
     let now = home.host.now();
     let mut progress = Progress {
-        works: FileWorks::new(home.desk.counters().clone()),
+        works: FileWorks::new(home.desk.counters().clone(), home.options.compaction_pace),
         compactor: Compactor::default(),
         scans: Scans::default(),
+        auto_compactor: home.auto_compactor(now),
         telemetry: Telemetry::new(home.desk.counters().clone(), now),
         write: None,
-        outputs: Outputs::default(),
+        outputs: Outputs {
+            stopwatch: stopwatch(&home),
+            ..Outputs::default()
+        },
         calls: Vec::new(),
         next_tick: now + home.options.heartbeat,
         next_lease_tick: now,
@@ -155,6 +168,9 @@ pub async fn run<H: Host, M: crate::host::Map>(mut home: Home<H, M>) -> Result<H
         home.tick(&mut progress, now);
         home.replica.turn(now, &mut progress.outputs)?;
         home.start_write(&mut progress);
+        progress
+            .telemetry
+            .applied(&mut progress.outputs.stopwatch, home.options.slow_apply);
         progress.compactor.step(&mut home.replica, &mut progress.works);
         home.snapshotter.step(
             &home.host,
@@ -176,6 +192,11 @@ pub async fn run<H: Host, M: crate::host::Map>(mut home: Home<H, M>) -> Result<H
             return Ok(home);
         }
     }
+}
+
+fn stopwatch<H: Host, M: crate::host::Map>(home: &Home<H, M>) -> Stopwatch {
+    let host = home.host.clone();
+    Stopwatch::new(Box::new(move || host.now()), home.options.slow_apply)
 }
 
 async fn wait<H: Host, M: crate::host::Map>(home: &mut Home<H, M>, progress: &mut Progress<M>) -> Result<Woken, Fault> {
@@ -326,6 +347,7 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
             progress.telemetry.tick(self.replica.consensus().leader(), now);
             self.desk.wake_due(now);
             self.watches.tick(now);
+            self.compact_by_itself(&mut progress.auto_compactor, now);
         }
         if now >= progress.next_lease_tick {
             progress.next_lease_tick = now + crate::lease::EXPIRY_TICK;
@@ -333,6 +355,33 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
             self.desk.counters().leases_expired.add(expired as u64);
             self.count_granted_ttls();
         }
+    }
+
+    fn auto_compactor(&self, now: Monotonic) -> Option<AutoCompactor> {
+        let retention = self.options.auto_compaction?;
+        Some(AutoCompactor::new(
+            retention,
+            self.replica.state().store().current_revision(),
+            now,
+        ))
+    }
+
+    fn compact_by_itself(&mut self, compactor: &mut Option<AutoCompactor>, now: Monotonic) {
+        let Some(compactor) = compactor else {
+            return;
+        };
+        let store = self.replica.state().store();
+        let (revision, compact_revision) = (store.current_revision(), store.compact_revision());
+        let look = compactor.look(revision, compact_revision, self.replica.consensus().is_leader(), now);
+        if let Look::Compact(revision) = look {
+            let request = CompactionRequest {
+                revision,
+                physical: false,
+            };
+            self.replica.propose_own(&Write::Compact(request), now);
+            // Proposed by the turn that follows; the next look is far away.
+        }
+        telemetry::log_auto_compaction(compactor, look);
     }
 
     /// Begins the next write of the log if there is something to write and the one before has ended. Polled once, so

@@ -10,7 +10,7 @@ use prost::Message;
 use super::{
     Fault,
     cycle::Replica,
-    jobs::{CompactionJob, CompactionOutcome, HashKvJob},
+    jobs::{CompactionJob, CompactionOutcome, CompactionPace, HashKvJob},
     outputs::Outputs,
 };
 use crate::{
@@ -33,6 +33,7 @@ pub struct FileWorks<M: Map> {
     running: HashMap<JobId, (Running, Monotonic), FixedState>,
     next_id: u64,
     counters: Rc<Counters>,
+    pace: CompactionPace,
     now: Monotonic,
     compaction_last_seconds: u64,
     wall_seconds: u64,
@@ -50,13 +51,14 @@ enum Running {
 
 impl<M: Map> FileWorks<M> {
     /// No work yet; counted into `counters`.
-    pub fn new(counters: Rc<Counters>) -> Self {
+    pub fn new(counters: Rc<Counters>, pace: CompactionPace) -> Self {
         let running = HashMap::with_hasher(FixedState::default());
         FileWorks {
             waiting: VecDeque::new(),
             running,
             next_id: 0,
             counters,
+            pace,
             now: Monotonic(0),
             compaction_last_seconds: 0,
             wall_seconds: 0,
@@ -134,8 +136,9 @@ impl<M: Map> FileWorks<M> {
 
     /// The second part of a compaction; without one, `held` only waits for those before it.
     pub fn compact(&mut self, physical: Option<PhysicalCompaction>, held: Option<(Ticket, Reply)>) {
+        let pace = self.pace;
         self.start(Running::Compact(held), |id| {
-            StoreRequest::Job(id, Box::new(CompactionJob::new(physical)))
+            StoreRequest::Job(id, Box::new(CompactionJob::new(physical, pace)))
         });
     }
 

@@ -13,10 +13,15 @@ use crate::{
 
 /// Records that one slice reads.
 const HASH_RECORDS_PER_SLICE: usize = 1000;
-/// Records that one slice of a compaction looks at, and the pause after it (etcd's `--compaction-batch-limit` and
-/// `--compaction-sleep-interval`).
-const COMPACTION_RECORDS_PER_SLICE: usize = 1000;
-const COMPACTION_PAUSE: Duration = Duration::from_millis(10);
+
+/// How a compaction makes room for others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CompactionPace {
+    /// Records that one slice looks at (`--compaction-batch-limit`); more than zero.
+    pub slice_records: usize,
+    /// The pause after it (`--compaction-sleep-interval`).
+    pub pause: Duration,
+}
 
 /// The `key` bucket of a committed tree.
 struct TreeRecords<'a, M: Map> {
@@ -128,12 +133,13 @@ pub struct CompactionOutcome {
 /// The second part of a compaction: deletes superseded records, then marks it as finished.
 pub struct CompactionJob {
     physical: Option<PhysicalCompaction>,
+    pace: CompactionPace,
 }
 
 impl CompactionJob {
     /// A job whose result is a [`CompactionOutcome`].
-    pub fn new(physical: Option<PhysicalCompaction>) -> CompactionJob {
-        CompactionJob { physical }
+    pub fn new(physical: Option<PhysicalCompaction>, pace: CompactionPace) -> CompactionJob {
+        CompactionJob { physical, pace }
     }
 }
 
@@ -152,12 +158,12 @@ impl<M: Map> StoreJob<M> for CompactionJob {
             changes: Some(changes),
             fault: Default::default(),
         };
-        let step = physical.step(&mut tree, COMPACTION_RECORDS_PER_SLICE);
+        let step = physical.step(&mut tree, self.pace.slice_records);
         if let Some(fault) = tree.fault.take() {
             return Err(fault);
         }
         if !step.is_finished {
-            return Ok(Progress::Pause(COMPACTION_PAUSE));
+            return Ok(Progress::Pause(self.pace.pause));
         }
         let mark = encode_compaction_mark(physical.revision());
         changes.put(Bucket::Meta, &b"finishedCompactRev"[..], Bytes::copy_from_slice(&mark));

@@ -5,6 +5,7 @@
 //! [`file_work`] on the tree's file, the [`compactor`], the [`snapshotter`].
 
 pub mod answer;
+pub mod auto_compaction;
 pub mod boot;
 pub mod compactor;
 pub mod cycle;

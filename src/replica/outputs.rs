@@ -1,9 +1,13 @@
 //! What a turn of the replica comes to: plain data that the driver carries out, in the order of the fields.
 
+use std::time::Duration;
+
+use bytes::Bytes;
 use raft::eraftpb::Message;
 
 use crate::{
     apply::Effect,
+    base::Monotonic,
     mvcc::Commit,
     propose::{Call, Reply, Ticket},
 };
@@ -21,8 +25,65 @@ pub struct Outputs {
     pub reads: Vec<Call>,
     /// What entries ask for besides.
     pub effects: Vec<Requested>,
+    /// How long entries took to be applied.
+    pub stopwatch: Stopwatch,
     /// Whether the leader, or this member's role, changed.
     pub role_changed: bool,
+}
+
+/// Measures what is applied. Without a clock it measures nothing: who replays a turn wants no time in it.
+#[derive(Default)]
+pub struct Stopwatch {
+    clock: Option<Box<dyn Fn() -> Monotonic>>,
+    slow_after: Duration,
+    last: Monotonic,
+    /// Entries that took longer than they should have.
+    pub slow: Vec<SlowEntry>,
+    /// Time that the entries of this turn took together; zero if there were none.
+    pub total: Duration,
+}
+
+/// An entry that took long to apply.
+pub struct SlowEntry {
+    /// The entry.
+    pub data: Bytes,
+    /// How long it took.
+    pub took: Duration,
+}
+
+impl Stopwatch {
+    /// Measures with a clock; what takes longer than `slow_after` is kept in [`Stopwatch::slow`].
+    pub fn new(clock: Box<dyn Fn() -> Monotonic>, slow_after: Duration) -> Stopwatch {
+        Stopwatch {
+            clock: Some(clock),
+            slow_after,
+            ..Stopwatch::default()
+        }
+    }
+
+    /// Entries are about to be applied.
+    #[inline]
+    pub fn start(&mut self) {
+        if let Some(clock) = &self.clock {
+            self.last = clock();
+        }
+    }
+
+    /// An entry is applied.
+    #[inline]
+    pub fn lap(&mut self, data: &Bytes) {
+        let Some(clock) = &self.clock else {
+            return;
+        };
+        let now = clock();
+        let took = now.since(self.last);
+        self.last = now;
+        self.total += took;
+        if took > self.slow_after {
+            let data = data.clone();
+            self.slow.push(SlowEntry { data, took });
+        }
+    }
 }
 
 /// An effect, with the entry that asks for it.

@@ -1,19 +1,26 @@
 //! What the home core counts of its work, and what it tells a scrape of itself.
 
-use std::rc::Rc;
+use std::{rc::Rc, time::Duration};
 
-use super::{drive::Home, file_work::FileWorks};
+use super::{
+    auto_compaction::{AutoCompactor, Look, Retention},
+    drive::Home,
+    file_work::FileWorks,
+    outputs::Stopwatch,
+};
 use crate::{
     backend::{CommitReport, StoreEvent},
     base::Monotonic,
+    config::format_duration,
     host::{Host, Map},
     ops::{Counters, Gauges},
+    propose::describe,
     wal::WriteReport,
     wire::proto::etcdserverpb::AlarmType,
 };
 
 /// How long the quantiles of the `ringd_*` distributions look back, in part.
-const WINDOW: std::time::Duration = std::time::Duration::from_secs(60);
+const WINDOW: Duration = Duration::from_secs(60);
 
 /// What the loop remembers for its counting.
 pub struct Telemetry {
@@ -38,6 +45,24 @@ impl Telemetry {
         self.counters.wal_fsync.observe(report.duration);
         self.counters.wal_write.observe(report.duration);
         self.counters.wal_sync_fine.observe(report.duration);
+    }
+
+    /// Entries were applied.
+    pub fn applied(&self, stopwatch: &mut Stopwatch, slow_after: Duration) {
+        if stopwatch.total.is_zero() {
+            return;
+        }
+        self.counters.apply_fine.observe(std::mem::take(&mut stopwatch.total));
+        for slow in stopwatch.slow.drain(..) {
+            self.counters.slow_applies.increment();
+            tracing::warn!(
+                took = format_duration(slow.took),
+                "expected-duration" = format_duration(slow_after),
+                prefix = "",
+                request = describe::entry(&slow.data),
+                "apply request took too long"
+            );
+        }
     }
 
     /// Something is done in the store.
@@ -149,6 +174,37 @@ impl<H: Host, M: Map> Home<H, M> {
         for ttl in self.replica.state_mut().lessor_mut().take_granted_ttls() {
             let seconds = u64::try_from(ttl).unwrap_or(0);
             self.desk.counters().lease_ttl.observe_raw(seconds);
+        }
+    }
+}
+
+/// The lines that etcd writes when a store compacts itself.
+pub(super) fn log_auto_compaction(compactor: &AutoCompactor, look: Look) {
+    let mode = match compactor.retention() {
+        Retention::Period(_) => "periodic",
+        Retention::Revisions(_) => "revision",
+    };
+    // The field's name depends on the mode, and names are fixed at compile time.
+    macro_rules! log {
+        ($level:ident, $text:literal, $revision:expr $(, $name:literal = $value:expr)*) => {
+            match compactor.retention() {
+                Retention::Period(period) => {
+                    let period = format_duration(period);
+                    tracing::$level!(revision = $revision, "compact-period" = period $(, $name = $value)*, "{} {mode} compaction", $text)
+                }
+                Retention::Revisions(kept) => {
+                    tracing::$level!(revision = $revision, "revision-compaction-retention" = kept $(, $name = $value)*, "{} {mode} compaction", $text)
+                }
+            }
+        };
+    }
+    match look {
+        Look::Nothing => {}
+        Look::Compact(revision) => log!(info, "starting auto", revision),
+        Look::Completed(revision, took) => log!(info, "completed auto", revision, "took" = format_duration(took)),
+        Look::Failed(revision) => {
+            let interval = format_duration(compactor.interval());
+            log!(warn, "failed auto", revision, "retry-interval" = interval);
         }
     }
 }

@@ -95,6 +95,10 @@ impl Map for FileMap {
         unsafe { slice::from_raw_parts(self.shared.mapping.as_ptr().add(offset as usize), len) }
     }
 
+    fn lock(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.lock_memory(offset, len)
+    }
+
     fn populate(&self, offset: u64, len: u64) -> io::Result<()> {
         let Some((start, len)) = self.resident_range(offset, len)? else {
             return Ok(());

@@ -3,6 +3,7 @@
 
 use std::{rc::Rc, time::Duration};
 
+use bytes::Bytes;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
@@ -42,6 +43,20 @@ pub struct Ongoing {
     pub state: CallState,
     began: Monotonic,
     deadline: Monotonic,
+    /// What was asked, for a line of the log should it take long.
+    message: Bytes,
+}
+
+/// A unary call that has ended.
+pub struct Ended {
+    /// What was called.
+    pub method: Method,
+    /// Whether its deadline had passed.
+    pub is_late: bool,
+    /// Time since it began.
+    pub elapsed: Duration,
+    /// What was asked.
+    pub message: Bytes,
 }
 
 /// The calls under way.
@@ -79,6 +94,7 @@ impl Calls {
             state,
             began: now,
             deadline,
+            message: Bytes::new(),
         };
         self.ongoing.insert(stream, call);
     }
@@ -89,10 +105,13 @@ impl Calls {
     }
 
     /// A client's message came for a call, which is given.
-    pub fn received(&mut self, stream: StreamId, bytes: usize) -> Option<&mut Ongoing> {
+    pub fn received(&mut self, stream: StreamId, message: &Bytes) -> Option<&mut Ongoing> {
         let call = self.ongoing.get_mut(&stream)?;
+        if matches!(call.state, CallState::Expecting) {
+            call.message = message.clone();
+        }
         self.counters.grpc.received(call.method, 1);
-        self.counters.grpc_received_bytes.add(bytes as u64);
+        self.counters.grpc_received_bytes.add(message.len() as u64);
         Some(call)
     }
 
@@ -102,8 +121,8 @@ impl Calls {
         self.counters.grpc_sent_bytes.add(bytes as u64);
     }
 
-    /// A call ends. Gives what it was, if it was under way, and whether its deadline had passed.
-    pub fn end(&mut self, stream: StreamId, code: Code, now: Monotonic) -> Option<(Method, bool)> {
+    /// A call ends. Gives what it was, if it was under way.
+    pub fn end(&mut self, stream: StreamId, code: Code, now: Monotonic) -> Option<Ended> {
         let call = self.ongoing.remove(&stream)?;
         let is_late = call.deadline <= now;
         let code = if is_late && code == Code::Ok {
@@ -112,7 +131,12 @@ impl Calls {
             code
         };
         self.count_end(&call, code, now);
-        Some((call.method, is_late))
+        Some(Ended {
+            method: call.method,
+            is_late,
+            elapsed: now.since(call.began),
+            message: call.message,
+        })
     }
 
     fn count_end(&self, call: &Ongoing, code: Code, now: Monotonic) {
@@ -120,7 +144,12 @@ impl Calls {
         self.counters.grpc.handled(call.method, code, elapsed);
         match call.method {
             Method::Put | Method::DeleteRange | Method::Txn => self.counters.put_fine.observe(elapsed),
-            Method::Range => self.counters.range_fine.observe(elapsed),
+            Method::Range => {
+                self.counters.range_fine.observe(elapsed);
+                let success = if code == Code::Ok { "true" } else { "false" };
+                self.counters.range_durations.observe([success], elapsed);
+            }
+            Method::Snapshot if code == Code::Ok => self.counters.backend_snapshot.observe(elapsed),
             _ => {}
         }
     }

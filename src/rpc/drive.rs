@@ -9,8 +9,14 @@ use std::{
 
 use bytes::{Buf, BytesMut};
 
-use super::session::{Service, Session};
-use crate::host::{Host, Stream};
+use super::session::{Service, Session, SlowAfter, SlowCall};
+use crate::{
+    config::format_duration,
+    host::{Host, Stream},
+    ops::Counters,
+    propose::{Method, describe},
+    wire::status::Code,
+};
 
 /// Reads of one turn after which other connections have theirs.
 const READS_PER_TURN_MAX: usize = 4;
@@ -63,6 +69,7 @@ impl<H: Host, S: Stream> Connection<H, S> {
             let is_notified = outbox.notify().poll_notified(context).is_ready();
             if is_notified {
                 self.session.answer(self.host.now());
+                self.log_slow();
             }
             let is_written = self.poll_write(context)?.is_ready();
             self.session.report();
@@ -82,6 +89,18 @@ impl<H: Host, S: Stream> Connection<H, S> {
             }
             reads += 1;
             ready!(self.poll_read(context))?;
+        }
+    }
+
+    fn log_slow(&mut self) {
+        for call in self.session.take_slow() {
+            let slow = self.session.slow_after();
+            if call.ended.elapsed > slow.read {
+                log_slow_read(&call, slow, self.session.counters());
+            }
+            if call.ended.elapsed > slow.unary {
+                log_slow_unary(&call);
+            }
         }
     }
 
@@ -119,4 +138,36 @@ impl<H: Host, S: Stream> Connection<H, S> {
         }
         Poll::Ready(Ok(()))
     }
+}
+
+/// etcd's line about a read that took long.
+fn log_slow_read(call: &SlowCall, slow: SlowAfter, counters: &Counters) {
+    let prefix = match call.ended.method {
+        Method::Range => "read-only range ",
+        Method::Txn if describe::is_read_only(&call.ended.message) => "read-only txn ",
+        _ => return,
+    };
+    counters.slow_applies.increment();
+    tracing::warn!(
+        took = format_duration(call.ended.elapsed),
+        "expected-duration" = format_duration(slow.read),
+        prefix,
+        request = describe::call(call.ended.method, &call.ended.message),
+        response = format!("size:{}", call.response_bytes),
+        error = (call.status.code != Code::Ok).then(|| call.status.message.to_string()),
+        "apply request took too long"
+    );
+}
+
+/// etcd's line about a unary call that took long.
+fn log_slow_unary(call: &SlowCall) {
+    let method = call.ended.method;
+    tracing::warn!(
+        "time spent" = format_duration(call.ended.elapsed),
+        "response type" = format!("/{}/{}", method.service(), method.name()),
+        "request size" = call.ended.message.len(),
+        "response size" = call.response_bytes,
+        "request content" = describe::call(method, &call.ended.message),
+        "request stats"
+    );
 }

@@ -34,8 +34,8 @@ pub struct Pages {
     pub command_line: Vec<String>,
     /// Descriptors that the process may have.
     pub fd_limit: u64,
-    /// Which port this is.
-    pub is_metrics_only: bool,
+    /// What the port is for.
+    pub port: Port,
     /// Detail of the metrics.
     pub metrics_level: MetricsLevel,
     /// Origins that browsers may come from.
@@ -48,6 +48,31 @@ pub struct Pages {
 
 /// Headers that an answer carries besides its own.
 pub type ExtraHeaders = Vec<(&'static str, Cow<'static, str>)>;
+
+/// What a port is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Port {
+    /// Clients, with gRPC and HTTP.
+    Clients,
+    /// gRPC alone: HTTP has ports of its own (`--listen-client-http-urls`).
+    Grpc,
+    /// HTTP alone.
+    Http,
+    /// Metrics and health (`--listen-metrics-urls`).
+    Metrics,
+}
+
+impl Port {
+    /// Whether calls are served.
+    pub fn has_grpc(self) -> bool {
+        matches!(self, Port::Clients | Port::Grpc)
+    }
+
+    /// Whether HTTP is served.
+    pub fn has_http(self) -> bool {
+        self != Port::Grpc
+    }
+}
 
 /// What becomes of a request.
 pub enum Asked {
@@ -76,7 +101,7 @@ impl Pages {
     /// Looks at who asks, which goes before what is asked. Gives the headers that belong to the answer, or the answer.
     pub fn admit(&self, request: &HttpRequest) -> Result<ExtraHeaders, HttpResponse> {
         // As in etcd, what has a port of its own answers whoever reaches it.
-        if self.is_metrics_only {
+        if self.port == Port::Metrics {
             return Ok(Vec::new());
         }
         let origin = request.headers.text("origin").unwrap_or_default();
@@ -108,7 +133,7 @@ impl Pages {
             command_line: &self.command_line,
             fd_limit: self.fd_limit,
         };
-        let surface = if self.is_metrics_only {
+        let surface = if self.port == Port::Metrics {
             Surface::Metrics
         } else {
             Surface::Client

@@ -6,14 +6,14 @@
 //!                             └─────────▶ stream: open … messages both ways … ─▶ finished
 //! ```
 
-use std::rc::Rc;
+use std::{rc::Rc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
 use super::{
-    calls::{CallState, Calls},
+    calls::{CallState, Calls, Ended},
     desk::{Desk, Outbox},
     http::{self, Asked},
     route,
@@ -21,11 +21,12 @@ use super::{
     watch::Watches,
 };
 use crate::{
-    base::Monotonic,
+    base::{Monotonic, Reject},
     host::mailbox,
-    ops::health::Pending,
+    ops::{Counters, health::Pending},
     propose::{FileWork, Method, Read, Reply, Request, unknown_path},
     wire::{
+        grpc::Metadata,
         server::{Call as WireCall, HttpRequest, ServerConnection, ServerEvent, ServerOptions, StreamId},
         status::{Code, Status},
     },
@@ -37,6 +38,8 @@ pub struct Service {
     pub wire: ServerOptions,
     /// Operations in one transaction (`--max-txn-ops`).
     pub txn_operations_max: u32,
+    /// From when on calls are logged.
+    pub slow: SlowAfter,
     /// Where the replica takes calls.
     pub desk: Rc<Desk>,
     /// The watchers of this core.
@@ -45,6 +48,25 @@ pub struct Service {
     pub pump: Rc<Pump>,
     /// What the HTTP endpoints tell.
     pub http: http::Pages,
+}
+
+/// From when on a call counts as slow.
+#[derive(Clone, Copy, Debug)]
+pub struct SlowAfter {
+    /// A read (`--warning-apply-duration`).
+    pub read: Duration,
+    /// Any unary call (`--warning-unary-request-duration`).
+    pub unary: Duration,
+}
+
+/// A unary call that took long.
+pub struct SlowCall {
+    /// The call.
+    pub ended: Ended,
+    /// Bytes of the answer.
+    pub response_bytes: usize,
+    /// How it ended.
+    pub status: Status,
 }
 
 /// One connection's calls.
@@ -57,6 +79,7 @@ pub struct Session {
     http: HashMap<StreamId, HttpWait, FixedState>,
     replies: Vec<Reply>,
     now: Monotonic,
+    slow: Vec<SlowCall>,
     /// Streams on which snapshots and watch responses are sent.
     feeds: Vec<StreamId>,
 }
@@ -80,6 +103,9 @@ struct HealthWait {
     linearizable: Option<Result<(), String>>,
 }
 
+/// Versions that clients may say they speak, as far as they are counted apart; others could fill the memory.
+const CLIENT_API_VERSIONS: [&str; 7] = ["3.0", "3.1", "3.2", "3.3", "3.4", "3.5", "3.6"];
+
 /// What HTTP endpoints ask goes as the question of the health service.
 const HTTP_READ: Method = Method::HealthCheck;
 
@@ -97,6 +123,7 @@ impl Session {
             http: HashMap::with_hasher(FixedState::default()),
             replies: Vec::new(),
             now,
+            slow: Vec::new(),
             feeds: Vec::new(),
         }
     }
@@ -189,6 +216,13 @@ impl Session {
             self.wire.finish(stream, &unknown_path(call.path.as_str()));
             return;
         };
+        if !self.service.http.port.has_grpc() {
+            let status = Status::new(Code::Unimplemented, "ringd: gRPC is not served on this port");
+            return self.wire.finish(stream, &status);
+        }
+        if let Err(status) = self.check_metadata(method, &call.metadata) {
+            return self.wire.finish(stream, &status);
+        }
         let state = match method {
             Method::Watch => {
                 self.feeds.push(stream);
@@ -203,8 +237,25 @@ impl Session {
         self.calls.begin(stream, method, state, call.timeout, self.now);
     }
 
+    /// Looks at what etcd's interceptors look at.
+    fn check_metadata(&self, method: Method, metadata: &Metadata) -> Result<(), Status> {
+        let version = metadata.value("client-api-version");
+        let label = match version.map(std::str::from_utf8) {
+            Some(Err(_)) => return Err(Reject::InvalidClientApiVersion.into()),
+            Some(Ok(version)) => CLIENT_API_VERSIONS.iter().find(|known| **known == version),
+            None => None,
+        };
+        let kind = if method.is_streaming() { "stream" } else { "unary" };
+        let counters = self.service.desk.counters();
+        counters.client_requests.increment([label.unwrap_or(&"unknown"), kind]);
+        if metadata.value("hasleader") == Some(b"true") && !self.service.desk.view().has_leader {
+            return Err(Reject::NoLeader.into());
+        }
+        Ok(())
+    }
+
     fn take_message(&mut self, stream: StreamId, message: Bytes) {
-        let Some(call) = self.calls.received(stream, message.len()) else {
+        let Some(call) = self.calls.received(stream, &message) else {
             return;
         };
         match &mut call.state {
@@ -358,9 +409,10 @@ impl Session {
         match self.calls.end(stream, Code::Ok, self.now) {
             // Cancelled, or ended by its deadline.
             None => {}
-            Some((_, true)) => self.wire.finish(stream, &deadline_exceeded()),
-            Some((method, false)) => {
-                self.calls.sent(method, message.len());
+            Some(Ended { is_late: true, .. }) => self.wire.finish(stream, &deadline_exceeded()),
+            Some(ended) => {
+                self.calls.sent(ended.method, message.len());
+                self.note_slow(ended, message.len(), &Status::OK);
                 self.wire.send_unary(stream, message);
             }
         }
@@ -376,6 +428,10 @@ impl Session {
     fn serve_http(&mut self, stream: StreamId, request: &HttpRequest) {
         if self.wire.is_http2() && Method::of_path(&request.target).is_some() {
             return self.wire.respond(stream, &http::not_grpc(request));
+        }
+        if !self.service.http.port.has_http() {
+            let response = http::response(crate::ops::health::not_found());
+            return self.wire.respond(stream, &response);
         }
         let headers = match self.service.http.admit(request) {
             Ok(headers) => headers,
@@ -447,8 +503,37 @@ impl Session {
     }
 
     fn end(&mut self, stream: StreamId, status: &Status) {
-        self.calls.end(stream, status.code, self.now);
+        if let Some(ended) = self.calls.end(stream, status.code, self.now) {
+            self.note_slow(ended, 0, status);
+        }
         self.wire.finish(stream, status);
+    }
+
+    #[inline]
+    fn note_slow(&mut self, ended: Ended, response_bytes: usize, status: &Status) {
+        let slow = &self.service.slow;
+        if ended.elapsed > slow.read.min(slow.unary) && !ended.method.is_streaming() {
+            self.slow.push(SlowCall {
+                ended,
+                response_bytes,
+                status: status.clone(),
+            });
+        }
+    }
+
+    /// From when on calls are logged.
+    pub fn slow_after(&self) -> SlowAfter {
+        self.service.slow
+    }
+
+    /// What this core counts.
+    pub fn counters(&self) -> &Counters {
+        self.service.desk.counters()
+    }
+
+    /// Unary calls that took long, to be logged.
+    pub fn take_slow(&mut self) -> Vec<SlowCall> {
+        std::mem::take(&mut self.slow)
     }
 }
 

@@ -18,27 +18,29 @@ pub use stop::Stop;
 
 use crate::{
     apply::quota,
-    backend::{Backend, CommitReport, Store, StoreEvent, StoreOptions, StoreRequest},
+    backend::{Backend, CommitReport, JobId, Store, StoreEvent, StoreOptions, StoreRequest},
     base::MemberId,
-    config::{Config, Url, WalSync as WalSyncChoice, version},
+    config::{AutoCompaction, Config, Feature, Url, WalSync as WalSyncChoice, format_duration, version},
     host::{Host, Map, Net, Notify, Receiver, Sender},
     lease::{LessorConfig, ttl_floor_seconds},
-    ops::process::{ProcTexts, ProcessFacts},
+    ops::process::ProcessFacts,
     raft::Timing,
     replica::{
         Fault,
         answer::Facts,
+        auto_compaction::Retention,
         boot::{self, BootOptions, NewCluster},
         cycle::{Replica, ReplicaOptions},
         drive::{Home, LoopOptions, MapOf, run as run_home},
+        jobs::CompactionPace,
         leases::Identity,
         snapshotter::{SnapshotOptions, Snapshotter},
     },
     rpc::{
         desk::Desk,
         drive::{Scratch, serve as serve_connection},
-        http::Pages,
-        session::Service,
+        http::{Pages, Port},
+        session::{Service, SlowAfter},
         snapshot::Pump,
         watch::Watches,
     },
@@ -61,6 +63,8 @@ pub struct Paths {
     pub wal: PathBuf,
     /// `member/snap`.
     pub snap: PathBuf,
+    /// What the kernel says of this process, for the metrics.
+    pub process_facts: fn() -> ProcessFacts,
     /// How the log is laid out. How it is synced is the configuration's to say.
     pub wal_options: WalOptions,
 }
@@ -109,12 +113,16 @@ pub async fn home<H: Host, M: Map>(
     mut channels: Channels<M>,
     clients_max: usize,
 ) -> Result<(), String> {
-    let listeners = listen(&host, &config.listen_client_urls)?;
-    let metrics_listeners = listen(&host, &config.listen_metrics_urls)?;
-    let report = match channels.opened.receive().await {
+    let has_http_ports = !config.listen_client_http_urls.is_empty();
+    let client_port = if has_http_ports { Port::Grpc } else { Port::Clients };
+    let mut listeners = listen(&host, &config.listen_client_urls, client_port)?;
+    listeners.extend(listen(&host, &config.listen_client_http_urls, Port::Http)?);
+    listeners.extend(listen(&host, &config.listen_metrics_urls, Port::Metrics)?);
+    let mut report = match channels.opened.receive().await {
         Some(opened) => opened?,
         None => return Err("the store thread ended".to_owned()),
     };
+    defragment_first(&config, &mut channels, &mut report).await?;
     let booted = boot::boot(&host, &boot_options(&config, &paths), Backend::new(report))
         .await
         .map_err(|fault| fault.to_string())?;
@@ -150,7 +158,7 @@ pub async fn home<H: Host, M: Map>(
         &watches,
         ready.clone(),
         listeners,
-        metrics_listeners,
+        paths.process_facts,
     );
 
     let home = Home {
@@ -159,6 +167,12 @@ pub async fn home<H: Host, M: Map>(
             heartbeat: config.heartbeat_interval,
             commit_interval: config.backend_batch_interval,
             commit_operations_max: config.backend_batch_operations as usize,
+            slow_apply: config.warning_apply_duration,
+            auto_compaction: retention(config.auto_compaction),
+            compaction_pace: CompactionPace {
+                slice_records: config.compaction_batch_revisions as usize,
+                pause: config.compaction_sleep,
+            },
         },
         facts: Facts {
             version: version::SERVER_VERSION.to_owned(),
@@ -184,13 +198,65 @@ pub async fn home<H: Host, M: Map>(
     Ok(())
 }
 
-/// What the kernel says of this process.
-fn process_facts() -> ProcessFacts {
-    let texts = ProcTexts::read(
-        |path| std::fs::read_to_string(path).ok(),
-        |path| Some(std::fs::read_dir(path).ok()?.count() as u64),
+/// Rewrites the database before anything uses it, if that frees enough (`--bootstrap-defrag-threshold-megabytes`).
+async fn defragment_first<M: Map>(
+    config: &Config,
+    channels: &mut Channels<M>,
+    report: &mut CommitReport<M>,
+) -> Result<(), String> {
+    let Some(threshold) = config.bootstrap_defrag_threshold_bytes.filter(|bytes| *bytes > 0) else {
+        return Ok(());
+    };
+    let free = report.size - report.size_in_use;
+    if free < threshold {
+        info!(
+            "current-db-size-bytes" = report.size,
+            "current-db-size-in-use-bytes" = report.size_in_use,
+            "bootstrap-defrag-threshold-bytes" = threshold,
+            "skipping defragmentation"
+        );
+        return Ok(());
+    }
+    info!(
+        "current-db-size-bytes" = report.size,
+        "current-db-size-in-use-bytes" = report.size_in_use,
+        "defragmenting"
     );
-    ProcessFacts::parse(&texts)
+    let request = StoreRequest::Defragment(JobId(0));
+    channels
+        .requests
+        .send(request)
+        .await
+        .map_err(|_| "the store thread ended".to_owned())?;
+    loop {
+        match channels.events.receive().await {
+            Some(StoreEvent::Committed(newer)) => *report = newer,
+            Some(StoreEvent::Defragmented(_, done)) => {
+                info!(
+                    "current-db-size-bytes-diff" = done.size_after as i64 - done.size_before as i64,
+                    "current-db-size-bytes" = done.size_after,
+                    "current-db-size-in-use-bytes" = report.size_in_use,
+                    took = format_duration(done.duration),
+                    "finished defragmenting directory"
+                );
+                return Ok(());
+            }
+            Some(StoreEvent::DefragmentFailed(_, fault)) => {
+                return Err(format!("cannot defragment the database: {fault}"));
+            }
+            Some(StoreEvent::Failed(fault)) => return Err(fault.to_string()),
+            Some(_) => {}
+            None => return Err("the store thread ended".to_owned()),
+        }
+    }
+}
+
+fn retention(auto_compaction: AutoCompaction) -> Option<Retention> {
+    match auto_compaction {
+        AutoCompaction::Off => None,
+        AutoCompaction::Periodic(period) => Some(Retention::Period(period)),
+        AutoCompaction::Revision(kept) => Some(Retention::Revisions(kept)),
+    }
 }
 
 fn identity(config: &Config, member_id: MemberId) -> Identity {
@@ -232,6 +298,7 @@ fn watches<H: Host, M: Map>(host: &H, config: &Config, replica: &Replica<Backend
 fn boot_options(config: &Config, paths: &Paths) -> BootOptions {
     let election_ticks = config.election_ticks() as u32;
     let sync = match config.wal_sync {
+        _ if config.unsafe_no_fsync => WalSync::None,
         WalSyncChoice::Dsync => WalSync::Dsync,
         WalSyncChoice::Fdatasync => WalSync::WriteThenSync,
     };
@@ -261,6 +328,8 @@ fn boot_options(config: &Config, paths: &Paths) -> BootOptions {
         },
         lease: LessorConfig {
             ttl_floor_seconds: ttl_floor_seconds(election_ticks, config.heartbeat_interval),
+            checkpoints: config.features.is_on(Feature::LeaseCheckpoint),
+            checkpoints_persist: config.features.is_on(Feature::LeaseCheckpointPersist),
             ..LessorConfig::default()
         },
         quota_bytes: config.quota_backend_bytes.or_else(|| quota::quota_bytes(-1)),
@@ -268,9 +337,9 @@ fn boot_options(config: &Config, paths: &Paths) -> BootOptions {
     }
 }
 
-type Listeners<H> = Vec<<<H as Host>::Net as Net>::Listener>;
+type Listeners<H> = Vec<(<<H as Host>::Net as Net>::Listener, Port)>;
 
-fn listen<H: Host>(host: &H, urls: &[Url]) -> Result<Listeners<H>, String> {
+fn listen<H: Host>(host: &H, urls: &[Url], port: Port) -> Result<Listeners<H>, String> {
     let mut listeners = Vec::new();
     for url in urls {
         let mut addresses: Vec<_> = match url.socket_address() {
@@ -291,7 +360,7 @@ fn listen<H: Host>(host: &H, urls: &[Url]) -> Result<Listeners<H>, String> {
             std::io::ErrorKind::AddrInUse => format!("listen tcp {address}: bind: address already in use"),
             _ => format!("listen tcp {address}: {error}"),
         })?;
-        listeners.push(listener);
+        listeners.push((listener, port));
     }
     Ok(listeners)
 }
@@ -316,7 +385,7 @@ fn spawn_accept<H: Host>(
     watches: &Rc<Watches>,
     ready: Rc<Notify>,
     listeners: Listeners<H>,
-    metrics_listeners: Listeners<H>,
+    process_facts: fn() -> ProcessFacts,
 ) {
     let wire = ServerOptions {
         message_bytes_max: config
@@ -331,26 +400,33 @@ fn spawn_accept<H: Host>(
         keepalive_timeout: config.grpc_keepalive_timeout,
         ..ServerOptions::default()
     };
-    let pages = |is_metrics_only| Pages {
+    let pages = |port| Pages {
         command_line: std::env::args().collect(),
         fd_limit: clients_max as u64,
-        is_metrics_only,
+        port,
         metrics_level: config.metrics,
         cors: config.cors.clone(),
         host_whitelist: config.host_whitelist.clone(),
         process_facts,
     };
-    let service = |is_metrics_only| {
+    let service = |port| {
         Rc::new(Service {
             wire: wire.clone(),
             txn_operations_max: config.txn_operations_max,
+            slow: SlowAfter {
+                read: config.warning_apply_duration,
+                unary: config.warning_unary_request_duration,
+            },
             desk: desk.clone(),
             pump: pump.clone(),
             watches: watches.clone(),
-            http: pages(is_metrics_only),
+            http: pages(port),
         })
     };
-    let (clients, metrics) = (service(false), service(true));
+    let listeners: Vec<_> = listeners
+        .into_iter()
+        .map(|(listener, port)| (listener, service(port)))
+        .collect();
     let addresses: Vec<_> = config
         .listen_client_urls
         .iter()
@@ -367,12 +443,7 @@ fn spawn_accept<H: Host>(
             );
         }
         let scratch = Rc::new(Scratch::new(READ_BYTES));
-        let all = listeners.into_iter().map(|listener| (listener, clients.clone())).chain(
-            metrics_listeners
-                .into_iter()
-                .map(|listener| (listener, metrics.clone())),
-        );
-        for (listener, service) in all {
+        for (listener, service) in listeners {
             let (host, stop, scratch) = (task_host.clone(), stop.clone(), scratch.clone());
             task_host.spawn(async move {
                 let config = AcceptConfig {

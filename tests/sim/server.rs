@@ -14,6 +14,7 @@ use ringd::{
     cli,
     config::{Config, Loaded, load},
     host::{Disk, Host, Notify, mailbox},
+    ops::process::ProcessFacts,
     replica::drive::MapOf,
     server::{self, Channels, Opened, Paths, STORE_MAILBOX, Stop},
     testing::{Random, SimHost},
@@ -116,6 +117,7 @@ impl Server {
         let paths = Paths {
             wal: member.join("wal"),
             snap: member.join("snap"),
+            process_facts: ProcessFacts::default,
             wal_options: WalOptions {
                 segment_bytes: options.segment_bytes,
                 ..WalOptions::default()

@@ -103,6 +103,10 @@ impl<H: Host> Volume<H> {
             // Without residency everything still works, more slowly.
             _ = map.populate(0, file_size);
         }
+        if options.lock && file_size > 0 {
+            map.lock(0, file_size)
+                .map_err(failed("lock into memory (--memory-mlock, ulimit -l)"))?;
+        }
         let root = open_root(map, file_size)?;
         let walk = Walk::run(&root, Depth::References);
         if let Some(fault) = walk.faults.first() {
@@ -223,6 +227,12 @@ impl<H: Host> Volume<H> {
         if self.options.populate {
             for (offset, len) in written {
                 _ = map.populate(*offset, *len);
+            }
+        }
+        if self.options.lock {
+            for (offset, len) in written {
+                // What the limit leaves out is merely not locked.
+                _ = map.lock(*offset, *len);
             }
         }
         let root = Arc::new(Root::new(map, meta)?);
