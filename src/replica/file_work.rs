@@ -37,7 +37,8 @@ pub struct FileWorks<M: Map> {
 
 enum Running {
     Hash(Ticket),
-    HashKv(Ticket),
+    /// With the revision for the header: that of the call's beginning, as etcd has it.
+    HashKv(Ticket, i64),
     Defragment(Ticket),
     Compact(Option<(Ticket, Reply)>),
 }
@@ -68,9 +69,9 @@ impl<M: Map> FileWorks<M> {
         self.start(Running::Hash(ticket), StoreRequest::Hash);
     }
 
-    /// `Maintenance.HashKV`, whose walk over the index is done.
-    pub fn hash_kv(&mut self, ticket: Ticket, hasher: KvHasher) {
-        self.start(Running::HashKv(ticket), |id| {
+    /// `Maintenance.HashKV`, whose walk over the index is done. `revision` is the store's when the call came.
+    pub fn hash_kv(&mut self, ticket: Ticket, hasher: KvHasher, revision: i64) {
+        self.start(Running::HashKv(ticket, revision), |id| {
             StoreRequest::Job(id, Box::new(HashKvJob::new(hasher)))
         });
     }
@@ -169,10 +170,12 @@ impl<M: Map> FileWorks<M> {
             return;
         };
         match running {
-            Running::HashKv(ticket) => {
+            Running::HashKv(ticket, revision) => {
                 let hash = *result.downcast::<KeyValueHash>().expect("a HashKV job gives a hash");
+                let mut header = replica.state().header_message();
+                header.revision = revision;
                 let response = HashKvResponse {
-                    header: Some(replica.state().header_message()),
+                    header: Some(header),
                     hash: hash.hash,
                     compact_revision: hash.compact_revision,
                     hash_revision: hash.revision,

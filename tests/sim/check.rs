@@ -328,6 +328,7 @@ impl Truth<'_> {
                 let revision = if request.revision == 0 { now } else { request.revision };
                 let compacted = answer.compact_revision;
                 let hash = model::hash_kv(&self.history.events, self.view(revision), revision, compacted);
+                // -1 stands for no compaction.
                 let is_possible = compacted.max(0) >= op.compacted && compacted <= op.compacted_maybe;
                 if answer.hash_revision != revision || answer.hash != hash || !is_possible {
                     return wrong(&(hash, revision, op.compacted..=op.compacted_maybe));

@@ -488,10 +488,16 @@ impl Scene {
             }
             self.pause(Duration::from_millis(100)).await;
         }
+        let history = self.recorder.history();
+        let tails = history.sessions.iter().rev().take(8).map(|session| {
+            let told = &session.told;
+            format!("{:?}: {:?}", session.spec, &told[told.len().saturating_sub(3)..])
+        });
         Err(format!(
-            "after a minute of rest at revision {revision} watchers are at {} and at {:?}",
+            "after a minute of rest at revision {revision} watchers are at {} and at {:?}; {}",
             self.everything.revision.get(),
-            self.watchers
+            self.watchers,
+            tails.collect::<Vec<_>>().join("\n")
         ))
     }
 }
