@@ -257,7 +257,10 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
     }
 
     fn tell_ready(&mut self, progress: &mut Progress<M>) {
-        if !progress.is_ready && leases::is_published(&self.replica, &self.identity) {
+        // A restarted member is known by its name before it has applied all of its log: what of it is committed shows
+        // only in its own term. Until then reads of its own state would be older than what it has acknowledged.
+        let is_current = self.replica.consensus().has_committed_in_term();
+        if !progress.is_ready && is_current && leases::is_published(&self.replica, &self.identity) {
             progress.is_ready = true;
             tracing::info!(
                 "local-member-id" = format!("{:x}", self.identity.member_id),
