@@ -247,6 +247,7 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
         if let Some(revision) = self.resume_compaction.take()
             && let Ok(compaction) = self.replica.state_mut().store_and_tree().0.compact(revision, false)
         {
+            self.watches.compacted(compaction.revision());
             progress.compactor.schedule(Some(compaction), None);
         }
         self.replica.campaign();
