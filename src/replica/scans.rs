@@ -78,7 +78,9 @@ impl Scans {
 
     /// Begins a HashKV.
     pub fn begin_hash<M: Map>(&mut self, replica: &mut Replica<Backend<M>>, ticket: Ticket, job: HashJob) {
-        let pinned_revision = job.revision();
+        // Any later compaction waits, also one below the hashed revision: its records count. Behind the walk the store
+        // keeps the order.
+        let pinned_revision = job.compact_revision();
         let current_revision = replica.state().store().current_revision();
         replica.state_mut().store_and_tree().0.pin(pinned_revision);
         self.turns.push_back(Scan {
