@@ -26,7 +26,10 @@ use super::{
 use crate::{
     apply::Effect,
     backend::{Backend, StoreEvent, StoreRequest},
-    base::Monotonic,
+    base::{
+        Monotonic,
+        planted::{Planted, is_planted},
+    },
     host::{Disk, File, Host, Notify, Receiver, Sender},
     limits,
     mvcc::history_slice,
@@ -143,7 +146,9 @@ pub async fn run<H: Host, M: crate::host::Map>(mut home: Home<H, M>) -> Result<H
         let now = home.host.now();
         if let Some(result) = woken.written {
             home.record_write(&result?);
-            home.replica.persisted(&mut progress.outputs);
+            if !is_planted(Planted::AnswerBeforeDurable) {
+                home.replica.persisted(&mut progress.outputs);
+            }
         }
         home.take_calls(&mut progress, now);
         home.feed_history();
@@ -337,6 +342,9 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
         let wal = self.wal.clone();
         if let Some(batch) = self.replica.seal_log(|len| wal.buffer(len)) {
             progress.write = Some(Box::pin(async move { wal.write(batch).await }));
+            if is_planted(Planted::AnswerBeforeDurable) {
+                self.replica.persisted(&mut progress.outputs);
+            }
         }
     }
 
