@@ -2,7 +2,8 @@
 //! crashes at any moment, and checkers that know what etcd promises.
 //!
 //! `cargo test --test sim -- SEED…` plays these seeds again; without seeds some dozens are played, with `RINGD_SLOW=1` many
-//! more. `RINGD_SIM_FROM` and `RINGD_SIM_SEEDS` say which and how many.
+//! more. `RINGD_SIM_LOG=info` shows the server's log while seeds are replayed, `RINGD_SIM_TRACE=FILE` writes down all that
+//! happened. `RINGD_SIM_FROM` and `RINGD_SIM_SEEDS` say which and how many.
 
 mod check;
 mod client;
