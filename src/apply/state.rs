@@ -15,6 +15,7 @@ use super::{
 };
 use crate::auth;
 use crate::backend::Bucket;
+use crate::base::planted::{Planted, is_planted};
 use crate::base::{ClusterId, LogIndex, MemberId, Monotonic, Reject, Revision, Term};
 use crate::lease::{self, Lessor, LessorConfig};
 use crate::member::{Membership, json};
@@ -212,7 +213,13 @@ impl<T: Tree> State<T> {
     pub fn seal(&mut self) -> Vec<(&'static [u8], Bytes)> {
         let mut meta = Vec::new();
         if self.sealed != self.applied && self.applied.index.0 > 0 {
-            meta.push((META_INDEX, number(self.applied.index.0)));
+            let is_apart = is_planted(Planted::AppliedApart);
+            let index = if is_apart {
+                self.sealed.index
+            } else {
+                self.applied.index
+            };
+            meta.push((META_INDEX, number(index.0)));
             if self.applied.term.0 > 0 {
                 meta.push((META_TERM, number(self.applied.term.0)));
             }

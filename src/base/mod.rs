@@ -1,6 +1,7 @@
 //! Numbers that must not be swapped, and what every module may lean on. Knows nothing of etcd's behaviour.
 
 mod ids;
+pub mod planted;
 mod reject;
 mod time;
 

@@ -112,6 +112,12 @@ impl HashJob {
         self.revision
     }
 
+    /// The compacted revision that it is computed with. Records that a later compaction deletes count, so such a one
+    /// must wait: see [`super::Store::pin`].
+    pub fn compact_revision(&self) -> i64 {
+        self.compact_revision
+    }
+
     pub(super) fn slice(&mut self, index: &Index, keys_max: usize) -> bool {
         let from = match std::mem::replace(&mut self.cursor, Cursor::End) {
             Cursor::End => return true,

@@ -29,7 +29,10 @@ use super::{
 use crate::{
     apply::Effect,
     backend::{Backend, StoreEvent, StoreRequest},
-    base::Monotonic,
+    base::{
+        Monotonic,
+        planted::{Planted, is_planted},
+    },
     host::{Disk, File, Host, Notify, Receiver, Sender},
     limits,
     mvcc::history_slice,
@@ -161,7 +164,9 @@ pub async fn run<H: Host, M: crate::host::Map>(mut home: Home<H, M>) -> Result<H
         progress.works.set_now(now);
         if let Some(result) = woken.written {
             progress.telemetry.log_written(&result?);
-            home.replica.persisted(&mut progress.outputs);
+            if !is_planted(Planted::AnswerBeforeDurable) {
+                home.replica.persisted(&mut progress.outputs);
+            }
         }
         home.take_calls(&mut progress, now);
         home.feed_history();
@@ -276,6 +281,7 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
         if let Some(revision) = self.resume_compaction.take()
             && let Ok(compaction) = self.replica.state_mut().store_and_tree().0.compact(revision, false)
         {
+            self.watches.compacted(compaction.revision());
             progress.compactor.schedule(Some(compaction), None);
         }
         self.replica.campaign();
@@ -286,7 +292,10 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
     }
 
     fn tell_ready(&mut self, progress: &mut Progress<M>) {
-        if !progress.is_ready && leases::is_published(&self.replica, &self.identity) {
+        // A restarted member is known by its name before it has applied all of its log: what of it is committed shows
+        // only in its own term. Until then reads of its own state would be older than what it has acknowledged.
+        let is_current = self.replica.consensus().has_committed_in_term();
+        if !progress.is_ready && is_current && leases::is_published(&self.replica, &self.identity) {
             progress.is_ready = true;
             tracing::info!(
                 "local-member-id" = format!("{:x}", self.identity.member_id),
@@ -393,6 +402,9 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
         let wal = self.wal.clone();
         if let Some(batch) = self.replica.seal_log(|len| wal.buffer(len)) {
             progress.write = Some(Box::pin(async move { wal.write(batch).await }));
+            if is_planted(Planted::AnswerBeforeDurable) {
+                self.replica.persisted(&mut progress.outputs);
+            }
         }
     }
 

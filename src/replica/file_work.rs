@@ -44,7 +44,8 @@ pub struct FileWorks<M: Map> {
 
 enum Running {
     Hash(Ticket),
-    HashKv(Ticket),
+    /// With the revision for the header: that of the call's beginning, as etcd has it.
+    HashKv(Ticket, i64),
     Defragment(Ticket),
     Compact(Option<(Ticket, Reply)>),
 }
@@ -114,12 +115,12 @@ impl<M: Map> FileWorks<M> {
             .hashes
             .at(revision)
             .expect("the caller has looked");
-        outputs.replies.push((ticket, hash_kv_answer(ticket, &hash, replica)));
+        outputs.replies.push((ticket, hash_kv_answer(ticket, &hash, replica.state().store().current_revision(), replica)));
     }
 
-    /// `Maintenance.HashKV`, whose walk over the index is done.
-    pub fn hash_kv(&mut self, ticket: Ticket, hasher: KvHasher) {
-        self.start(Running::HashKv(ticket), |id| {
+    /// `Maintenance.HashKV`, whose walk over the index is done. `revision` is the store's when the call came.
+    pub fn hash_kv(&mut self, ticket: Ticket, hasher: KvHasher, revision: i64) {
+        self.start(Running::HashKv(ticket, revision), |id| {
             StoreRequest::Job(id, Box::new(HashKvJob::new(hasher)))
         });
     }
@@ -220,10 +221,10 @@ impl<M: Map> FileWorks<M> {
         };
         let took = self.now.since(since);
         match running {
-            Running::HashKv(ticket) => {
+            Running::HashKv(ticket, revision) => {
                 self.counters.hash_rev.observe(took);
                 let hash = *result.downcast::<KeyValueHash>().expect("a HashKV job gives a hash");
-                outputs.replies.push((ticket, hash_kv_answer(ticket, &hash, replica)));
+                outputs.replies.push((ticket, hash_kv_answer(ticket, &hash, revision, replica)));
             }
             Running::Compact(held) => {
                 let outcome = *result
@@ -271,9 +272,17 @@ impl<M: Map> FileWorks<M> {
     }
 }
 
-fn hash_kv_answer<M: Map>(ticket: Ticket, hash: &KeyValueHash, replica: &Replica<Backend<M>>) -> Reply {
+/// `revision` is the store's when the call came, which the header tells.
+fn hash_kv_answer<M: Map>(
+    ticket: Ticket,
+    hash: &KeyValueHash,
+    revision: i64,
+    replica: &Replica<Backend<M>>,
+) -> Reply {
+    let mut header = replica.state().header_message();
+    header.revision = revision;
     let response = HashKvResponse {
-        header: Some(replica.state().header_message()),
+        header: Some(header),
         hash: hash.hash,
         compact_revision: hash.compact_revision,
         hash_revision: hash.revision,

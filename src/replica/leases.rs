@@ -6,7 +6,10 @@ use std::time::Duration;
 use super::{cycle::Replica, outputs::Outputs};
 use crate::{
     apply::Tree,
-    base::{MemberId, Monotonic},
+    base::{
+        MemberId, Monotonic,
+        planted::{Planted, is_planted},
+    },
     lease::{CHECKPOINTS_PER_PROPOSAL, REVOKES_PER_TICK},
     propose::Write,
     wire::proto::{
@@ -69,7 +72,8 @@ pub fn tick<T: Tree>(replica: &mut Replica<T>, now: Monotonic, outputs: &mut Out
         return 0;
     }
     let lessor = replica.state_mut().lessor_mut();
-    let expired = lessor.expired(now, REVOKES_PER_TICK);
+    let early = Duration::from_secs(u64::from(is_planted(Planted::LeaseEarly)));
+    let expired = lessor.expired(now + early, REVOKES_PER_TICK);
     let checkpoints = lessor.checkpoints_due(now, CHECKPOINTS_PER_PROPOSAL);
     for lease_id in &expired {
         replica.revoke_lease(*lease_id, now);

@@ -43,13 +43,14 @@ enum Stage {
         encoder: RangeEncoder,
         answer: BytesMut,
     },
-    Hash(HashJob),
+    /// With the store's revision when the call came.
+    Hash(HashJob, i64),
 }
 
 enum Step {
     More(Stage),
     Answer(Bytes),
-    Hashed(crate::mvcc::KvHasher),
+    Hashed(crate::mvcc::KvHasher, i64),
 }
 
 impl Scans {
@@ -77,12 +78,15 @@ impl Scans {
 
     /// Begins a HashKV.
     pub fn begin_hash<M: Map>(&mut self, replica: &mut Replica<Backend<M>>, ticket: Ticket, job: HashJob) {
-        let pinned_revision = job.revision();
+        // Any later compaction waits, also one below the hashed revision: its records count. Behind the walk the store
+        // keeps the order.
+        let pinned_revision = job.compact_revision();
+        let current_revision = replica.state().store().current_revision();
         replica.state_mut().store_and_tree().0.pin(pinned_revision);
         self.turns.push_back(Scan {
             ticket,
             pinned_revision,
-            stage: Stage::Hash(job),
+            stage: Stage::Hash(job, current_revision),
         });
     }
 
@@ -118,7 +122,7 @@ impl Scans {
                 };
                 outputs.replies.push((ticket, reply));
             }
-            Step::Hashed(hasher) => works.hash_kv(ticket, hasher),
+            Step::Hashed(hasher, revision) => works.hash_kv(ticket, hasher, revision),
         }
         replica.state_mut().store_and_tree().0.unpin(pinned_revision);
     }
@@ -161,11 +165,11 @@ fn step<M: Map>(replica: &Replica<Backend<M>>, stage: Stage) -> Step {
             }
             None => Step::Answer(answer.freeze()),
         },
-        Stage::Hash(mut job) => {
+        Stage::Hash(mut job, revision) => {
             if store.hash_slice(&mut job, KEYS_PER_SLICE) {
-                Step::Hashed(job.into_hasher())
+                Step::Hashed(job.into_hasher(), revision)
             } else {
-                Step::More(Stage::Hash(job))
+                Step::More(Stage::Hash(job, revision))
             }
         }
     }

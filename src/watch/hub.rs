@@ -15,7 +15,11 @@ use super::{
     stream::{QueueLimits, Stream, StreamId},
     watcher::{State, Watcher},
 };
-use crate::{limits, mvcc::Event};
+use crate::{
+    base::planted::{Planted, is_planted},
+    limits,
+    mvcc::Event,
+};
 
 /// The id that stands for no watcher, or for all of a stream.
 pub(super) const NO_WATCH_ID: i64 = -1;
@@ -293,8 +297,9 @@ impl WatchHub {
                 }
             }
         }
+        let missed = i64::from(is_planted(Planted::EventDropped));
         for key in fallen {
-            self.fall_behind(key, revision);
+            self.fall_behind(key, revision + missed);
         }
     }
 

@@ -27,6 +27,8 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 /// How long a server may take to stop, or to notice that its disk has failed.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 
+/// Longest stall of the disk, in milliseconds.
+const STALL_MS_MAX: u64 = 300;
 /// Leases that nobody renews are gone after their time (6 s at most), what a new term adds, and some patience.
 const LEASES_LIMIT: Duration = Duration::from_secs(20);
 
@@ -93,7 +95,15 @@ pub fn play(seed: u64, is_small: bool) -> Report {
         lives: 0,
         is_small,
     };
+    // What happened, a line for each thing: where to look first when a seed has found something.
+    let trace_path = std::env::var_os("RINGD_SIM_TRACE");
+    if trace_path.is_some() {
+        sim.keep_log();
+    }
     let result = sim.run_until(scene.run(server_host));
+    if let Some(path) = trace_path {
+        std::fs::write(path, sim.take_log().join("\n")).expect("a file that can be written");
+    }
     if let Err(fault) = result {
         recorder.accuse(fault);
     }
@@ -323,7 +333,7 @@ impl Scene {
         let mut faults = Faults::default();
         if self.random.chance(0.3) {
             faults.disk.stall = 0.02;
-            faults.disk.stall_for = Duration::from_millis(1 + self.random.below(300));
+            faults.disk.stall_for = Duration::from_millis(1 + self.random.below(STALL_MS_MAX));
         }
         if self.random.chance(0.4) {
             faults.net = NetFaults {
@@ -366,7 +376,9 @@ impl Scene {
             Some(unsynced) => self.sim.crash_with(&server.host, unsynced),
             None => self.sim.kill(&server.host),
         }
-        let nanos = self.random.below(500_000_000);
+        // A killed process has ended, and its locks are free, when what it had begun to write has ended: a stalled write
+        // cannot land in what its successor writes.
+        let nanos = 2 * STALL_MS_MAX * 1_000_000 + self.random.below(500_000_000);
         self.pause(Duration::from_nanos(nanos)).await;
         let host = self.sim.restart(&server.host);
         if was_ready {
@@ -488,10 +500,16 @@ impl Scene {
             }
             self.pause(Duration::from_millis(100)).await;
         }
+        let history = self.recorder.history();
+        let tails = history.sessions.iter().rev().take(8).map(|session| {
+            let told = &session.told;
+            format!("{:?}: {:?}", session.spec, &told[told.len().saturating_sub(3)..])
+        });
         Err(format!(
-            "after a minute of rest at revision {revision} watchers are at {} and at {:?}",
+            "after a minute of rest at revision {revision} watchers are at {} and at {:?}; {}",
             self.everything.revision.get(),
-            self.watchers
+            self.watchers,
+            tails.collect::<Vec<_>>().join("\n")
         ))
     }
 }

@@ -81,13 +81,17 @@ async fn next(call: &Call, plan: &Plan) -> Option<Option<WatchResponse>> {
         )),
         Ok(None) => None,
         Err(crate::client::Failure::Unknown(why)) if why == "time-out" => {
-            call.send(&WatchRequest {
-                request_union: Some(RequestUnion::ProgressRequest(WatchProgressRequest {})),
-            });
+            ask_progress(call);
             Some(None)
         }
         Err(_) => None,
     }
+}
+
+fn ask_progress(call: &Call) {
+    call.send(&WatchRequest {
+        request_union: Some(RequestUnion::ProgressRequest(WatchProgressRequest {})),
+    });
 }
 
 /// The watchers of one stream.
@@ -193,6 +197,10 @@ pub async fn watch_some(
             }
             let nexts = told.sessions.iter().map(|(_, next, _)| *next);
             *reached.borrow_mut() = specs.iter().map(|spec| spec.start_revision).zip(nexts).collect();
+            if random.chance(0.1) {
+                // Progress that is told of its own accord keeps the silence away.
+                ask_progress(&call);
+            }
             if random.chance(0.02) {
                 channel.stop_reading(Duration::from_millis(random.below(2000)));
             }

@@ -315,7 +315,7 @@ impl Client {
     fn draw_lease(&mut self) -> Request {
         match self.random.below(8) {
             0..=2 => {
-                let id = (self.number as i64 + 1) * 100_000 + self.count as i64 * 10 + self.random.below(10) as i64;
+                let id = self.plan.leases.borrow().len() as i64 + 1;
                 self.plan.leases.borrow_mut().push(id);
                 Request::Grant(LeaseGrantRequest {
                     ttl: 1 + self.random.below(6) as i64,
