@@ -12,6 +12,7 @@
 
 pub mod accept;
 pub mod directory;
+mod lines;
 pub mod panic;
 pub mod server;
 pub mod signals;

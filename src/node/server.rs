@@ -9,7 +9,7 @@ use std::{net::ToSocketAddrs, path::Path, rc::Rc, sync::Arc, time::Duration};
 
 use tracing::info;
 
-use super::{AcceptConfig, Cores, DataDirectory, Stop};
+use super::{AcceptConfig, Cores, DataDirectory, Stop, lines};
 use crate::{
     apply::quota,
     backend::{Backend, CommitReport, JobId, Store, StoreEvent, StoreOptions, StoreRequest},
@@ -67,7 +67,7 @@ pub fn run(config: Config, stop: &Stop, clients_max: usize) -> Result<(), String
         tracing::warn!("{}", probe::no_direct_warning(directory.wal()));
     }
     let cores = choose_cores(&config, directory.wal())?;
-    info!(home = ?cores.home, store = ?cores.store, "cores");
+    lines::starting(&config, &directory, &cores);
 
     let (request_sender, request_receiver) = mailbox::<Request>(STORE_MAILBOX);
     let (event_sender, event_receiver) = mailbox::<Event>(STORE_MAILBOX);
@@ -86,6 +86,7 @@ pub fn run(config: Config, stop: &Stop, clients_max: usize) -> Result<(), String
         snap: directory.snap(),
     };
     let home_config = config.clone();
+    let ended_config = config.clone();
     let node = super::start(
         &cores,
         stop,
@@ -105,7 +106,9 @@ pub fn run(config: Config, stop: &Stop, clients_max: usize) -> Result<(), String
         move |host, _stop| store(host, store_options, request_receiver, event_sender, opened_sender),
     )
     .map_err(|error| format!("cannot start: {error}"))?;
-    node.join().map_err(|error| error.to_string())?;
+    let joined = node.join().map_err(|error| error.to_string());
+    lines::closing(&ended_config, "closed etcd server");
+    joined?;
     match failure_receiver.try_receive() {
         Some(failure) => Err(failure),
         None => Ok(()),
@@ -159,10 +162,13 @@ async fn home(
     let mut listeners = listen(&host, &config.listen_client_urls, client_port)?;
     listeners.extend(listen(&host, &config.listen_client_http_urls, Port::Http)?);
     listeners.extend(listen(&host, &config.listen_metrics_urls, Port::Metrics)?);
+    let began = host.now();
     let mut report = match channels.opened.receive().await {
         Some(opened) => opened?,
         None => return Err("the store thread ended".to_owned()),
     };
+    let database = paths.snap.join("db");
+    info!(path = %database.display(), took = format_duration(host.now().since(began)), "opened backend db");
     defragment_first(&config, &mut channels, &mut report).await?;
     let booted = boot::boot(&host, &boot_options(&config, &paths), Backend::new(report))
         .await
@@ -188,7 +194,7 @@ async fn home(
     );
     let stop_notify = Rc::new(Notify::new());
     let ready = Rc::new(Notify::new());
-    spawn_stop(&host, stop.clone(), stop_notify.clone(), desk.clone());
+    spawn_stop(&host, stop.clone(), stop_notify.clone(), desk.clone(), config.clone());
     spawn_accept(
         &host,
         &stop,
@@ -405,7 +411,7 @@ fn choose_cores(config: &Config, directory: &Path) -> Result<Cores, String> {
     Ok(cores)
 }
 
-type Listeners = Vec<(<<RingHost as Host>::Net as Net>::Listener, Port)>;
+type Listeners = Vec<(<<RingHost as Host>::Net as Net>::Listener, Port, String)>;
 
 fn listen(host: &RingHost, urls: &[Url], port: Port) -> Result<Listeners, String> {
     let mut listeners = Vec::new();
@@ -426,17 +432,19 @@ fn listen(host: &RingHost, urls: &[Url], port: Port) -> Result<Listeners, String
             .ok_or_else(|| format!("{}: no address", url.as_str()))?;
         let listener = host.net().listen(*address).map_err(|error| match error.kind() {
             std::io::ErrorKind::AddrInUse => format!("listen tcp {address}: bind: address already in use"),
-            _ => format!("listen tcp {address}: {error}"),
+            // It names the address itself.
+            _ => error.to_string(),
         })?;
-        listeners.push((listener, port));
+        listeners.push((listener, port, address.to_string()));
     }
     Ok(listeners)
 }
 
-fn spawn_stop(host: &RingHost, stop: Stop, stop_notify: Rc<Notify>, desk: Rc<Desk>) {
+fn spawn_stop(host: &RingHost, stop: Stop, stop_notify: Rc<Notify>, desk: Rc<Desk>, config: Arc<Config>) {
     let task_host = host.clone();
     host.spawn(async move {
         stop.requested(&task_host).await;
+        lines::closing(&config, "closing etcd server");
         desk.close_all();
         stop_notify.notify();
     });
@@ -492,25 +500,15 @@ fn spawn_accept(
     };
     let listeners: Vec<_> = listeners
         .into_iter()
-        .map(|(listener, port)| (listener, service(port)))
-        .collect();
-    let addresses: Vec<_> = config
-        .listen_client_urls
-        .iter()
-        .map(|url| url.host_port().to_owned())
+        .map(|(listener, port, address)| (listener, service(port), address))
         .collect();
     let (task_host, stop) = (host.clone(), stop.clone());
     host.spawn(async move {
         ready.notified().await;
         info!("ready to serve client requests");
-        for address in addresses {
-            info!(
-                address,
-                "serving client traffic insecurely; this is strongly discouraged!"
-            );
-        }
         let scratch = Rc::new(Scratch::new(READ_BYTES));
-        for (listener, service) in listeners {
+        for (listener, service, address) in listeners {
+            lines::serving(service.http.port, &address);
             let (host, stop, scratch) = (task_host.clone(), stop.clone(), scratch.clone());
             task_host.spawn(async move {
                 let config = AcceptConfig {
