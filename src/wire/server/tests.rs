@@ -352,7 +352,7 @@ fn half_close_inside_a_message_is_an_unexpected_end() {
         events(&mut server)[1..],
         [ServerEvent::Cancelled { stream: StreamId(1) }]
     );
-    assert!(answers(&mut server)[0].ends_with("grpc-status=13 grpc-message=unexpected EOF"));
+    assert!(answers(&mut server)[0].ends_with("grpc-status=2 grpc-message=unexpected EOF"));
 }
 
 #[test]
