@@ -6,7 +6,7 @@ use tracing::info;
 
 use super::{Cores, DataDirectory};
 use crate::{
-    config::{AutoCompaction, ClusterState, Config, Url, format_duration, version},
+    config::{AutoCompaction, ClusterState, Config, Feature, Url, format_duration, version},
     rpc::http::Port,
 };
 
@@ -69,11 +69,31 @@ pub(super) fn starting(config: &Config, directory: &DataDirectory, cores: &Cores
     );
 }
 
-fn has_log(directory: &Path) -> bool {
+/// Whether a log directory holds a log.
+pub(super) fn has_log(directory: &Path) -> bool {
     let Ok(mut entries) = std::fs::read_dir(directory) else {
         return false;
     };
     entries.any(|entry| entry.is_ok_and(|entry| entry.path().extension().is_some_and(|ending| ending == "wal")))
+}
+
+/// Features that are on and change nothing here.
+pub(super) fn features_without_effect(config: &Config) {
+    const WITHOUT_EFFECT: [(Feature, &str); 4] = [
+        (Feature::CompactHashCheck, "members do not talk to each other yet"),
+        (Feature::InitialCorruptCheck, "members do not talk to each other yet"),
+        (Feature::SetMemberLocalAddr, "members do not talk to each other yet"),
+        (
+            Feature::StopGrpcServiceOnDefrag,
+            "requests are served while the database is rewritten",
+        ),
+    ];
+    for (feature, reason) in WITHOUT_EFFECT
+        .iter()
+        .filter(|(feature, _)| config.features.is_on(*feature))
+    {
+        info!(feature = ?feature, reason, "feature has no effect");
+    }
 }
 
 /// The end begins, or has come.

@@ -14,7 +14,7 @@ use crate::{
     apply::quota,
     backend::{Backend, CommitReport, JobId, Store, StoreEvent, StoreOptions, StoreRequest},
     base::MemberId,
-    config::{AutoCompaction, Config, Feature, Url, WalSync as WalSyncChoice, format_duration, version},
+    config::{AutoCompaction, ClusterState, Config, Feature, Url, WalSync as WalSyncChoice, format_duration, version},
     host::{Host, Net, Notify, Receiver, Sender, mailbox},
     lease::{LessorConfig, ttl_floor_seconds},
     ops::process::{ProcTexts, ProcessFacts},
@@ -68,6 +68,16 @@ pub fn run(config: Config, stop: &Stop, clients_max: usize) -> Result<(), String
     }
     let cores = choose_cores(&config, directory.wal())?;
     lines::starting(&config, &directory, &cores);
+    lines::features_without_effect(&config);
+    if !lines::has_log(directory.wal()) {
+        if config.initial_cluster_state == ClusterState::Existing {
+            return Err(
+                "--initial-cluster-state=existing, and there is no data: joining a cluster is not supported yet"
+                    .to_owned(),
+            );
+        }
+        config.verify_bootstrap()?;
+    }
 
     let (request_sender, request_receiver) = mailbox::<Request>(STORE_MAILBOX);
     let (event_sender, event_receiver) = mailbox::<Event>(STORE_MAILBOX);
