@@ -368,7 +368,7 @@ fn what_has_no_effect_is_told_once() {
         .filter(|notice| notice.level == LogLevel::Info && notice.message == "flag has no effect")
         .map(|notice| notice.fields[0].1.as_str())
         .collect();
-    assert_eq!(told, ["raft-write-timeout", "unsafe-no-fsync"]);
+    assert_eq!(told, ["raft-write-timeout"]);
 }
 
 #[test]

@@ -171,7 +171,7 @@ flags! {
         "heartbeat-interval" Uint(64), "100" Honoured, "Milliseconds between heartbeats.";
         "election-timeout" Uint(64), "1000" Honoured,
             "Milliseconds without a leader after which one is elected: five heartbeats or more, at most 50000.";
-        "initial-election-tick-advance" Bool, "true" Honoured,
+        "initial-election-tick-advance" Bool, "true" Accepted("a lone member does not wait for an election"),
             "Skip most of the first election timeout.";
         "listen-peer-urls" Urls, "http://localhost:2380" NO_PEERS, "Where to listen for other members.";
         "listen-client-urls" Urls, "http://localhost:2379" Honoured,
@@ -201,7 +201,7 @@ flags! {
             "Let other processes listen on the same port.";
         "socket-reuse-address" Bool, "false" Accepted("SO_REUSEADDR is always set"),
             "Listen on an address although old connections to it are not forgotten yet.";
-        "enable-grpc-gateway" Bool, "true" Honoured, "Serve the JSON gateway.";
+        "enable-grpc-gateway" Bool, "true" Accepted("the JSON gateway is not served yet"), "Serve the JSON gateway.";
         "raft-read-timeout" Duration, "5s" NO_PEERS, "Time without data after which a peer's connection is given up.";
         "raft-write-timeout" Duration, "5s" NO_PEERS, "Time that a write to a peer may take.";
         "feature-gates" Features, "" Honoured, "Features to turn on or off, as Name=true,Other=false.";
@@ -219,7 +219,7 @@ flags! {
             "Makes the ids of a new cluster its own, so that two clusters never mix.";
         "advertise-client-urls" Urls, "http://localhost:2379" Honoured,
             "What clients are told of where this member listens for them.";
-        "strict-reconfig-check" Bool, "true" Honoured, "Refuse changes of members that would lose the quorum.";
+        "strict-reconfig-check" Bool, "true" Accepted("members cannot be changed yet"), "Refuse changes of members that would lose the quorum.";
         "pre-vote" Bool, "true" Honoured, "Ask before standing for election, so that a member that was cut off disturbs nobody.";
         "auto-compaction-retention" Text, "0" Honoured,
             "History to keep: a duration (hours without a unit) or a number of revisions; 0 never compacts.";

@@ -88,7 +88,7 @@ impl Restore {
         }
         self.last = revision;
         let decoded = Record::decode(record).ok_or(RestoreError::Record(revision))?;
-        if decoded.key.is_empty() && !is_tombstone {
+        if decoded.key.is_empty() && decoded.version == 0 && !is_tombstone {
             // etcdutl raises the revision of a restored snapshot by writing an empty record. No request can name its key,
             // but compaction and HashKV treat it as a put, so it is in the index.
             self.index.restore_put(decoded.key, revision, revision.main, 1);

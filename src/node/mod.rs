@@ -11,6 +11,7 @@
 //! What runs on the cores is given by the caller; nothing here knows requests, raft or files of the database.
 
 pub mod directory;
+mod lines;
 pub mod panic;
 pub mod run;
 pub mod signals;

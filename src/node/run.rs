@@ -2,12 +2,10 @@
 
 use std::{path::Path, sync::Arc};
 
-use tracing::info;
-
-use super::{Cores, DataDirectory, Stop};
+use super::{Cores, DataDirectory, Stop, lines};
 use crate::{
     backend::{StoreEvent, StoreOptions, StoreRequest},
-    config::Config,
+    config::{ClusterState, Config},
     host::mailbox,
     ops::process::{ProcTexts, ProcessFacts},
     ring::{FileMap, placement, probe},
@@ -29,7 +27,17 @@ pub fn run(config: Config, stop: &Stop, clients_max: usize) -> Result<(), String
         tracing::warn!("{}", probe::no_direct_warning(directory.wal()));
     }
     let cores = choose_cores(&config, directory.wal())?;
-    info!(home = ?cores.home, store = ?cores.store, "cores");
+    lines::starting(&config, &directory, &cores);
+    lines::features_without_effect(&config);
+    if !lines::has_log(directory.wal()) {
+        if config.initial_cluster_state == ClusterState::Existing {
+            return Err(
+                "--initial-cluster-state=existing, and there is no data: joining a cluster is not supported yet"
+                    .to_owned(),
+            );
+        }
+        config.verify_bootstrap()?;
+    }
 
     let (request_sender, request_receiver) = mailbox::<StoreRequest<FileMap>>(STORE_MAILBOX);
     let (event_sender, event_receiver) = mailbox::<StoreEvent<FileMap>>(STORE_MAILBOX);
@@ -50,6 +58,7 @@ pub fn run(config: Config, stop: &Stop, clients_max: usize) -> Result<(), String
         process_facts,
     };
     let home_config = config.clone();
+    let ended_config = config.clone();
     let node = super::start(
         &cores,
         stop,
@@ -69,7 +78,9 @@ pub fn run(config: Config, stop: &Stop, clients_max: usize) -> Result<(), String
         move |host, _stop| server::store(host, store_options, request_receiver, event_sender, opened_sender),
     )
     .map_err(|error| format!("cannot start: {error}"))?;
-    node.join().map_err(|error| error.to_string())?;
+    let joined = node.join().map_err(|error| error.to_string());
+    server::lines::closing(&ended_config, "closed etcd server");
+    joined?;
     match failure_receiver.try_receive() {
         Some(failure) => Err(failure),
         None => Ok(()),

@@ -266,6 +266,7 @@ impl<T: Tree> Replica<T> {
                 let outcome = outcome
                     .expect("what a client proposed is applied once")
                     .map_err(Into::into);
+                outputs.stopwatch.operation(ticket.method, outcome.is_ok());
                 answer = Some((
                     ticket,
                     Reply {

@@ -115,7 +115,10 @@ impl<M: Map> FileWorks<M> {
             .hashes
             .at(revision)
             .expect("the caller has looked");
-        outputs.replies.push((ticket, hash_kv_answer(ticket, &hash, replica.state().store().current_revision(), replica)));
+        outputs.replies.push((
+            ticket,
+            hash_kv_answer(ticket, &hash, replica.state().store().current_revision(), replica),
+        ));
     }
 
     /// `Maintenance.HashKV`, whose walk over the index is done. `revision` is the store's when the call came.
@@ -224,7 +227,9 @@ impl<M: Map> FileWorks<M> {
             Running::HashKv(ticket, revision) => {
                 self.counters.hash_rev.observe(took);
                 let hash = *result.downcast::<KeyValueHash>().expect("a HashKV job gives a hash");
-                outputs.replies.push((ticket, hash_kv_answer(ticket, &hash, revision, replica)));
+                outputs
+                    .replies
+                    .push((ticket, hash_kv_answer(ticket, &hash, revision, replica)));
             }
             Running::Compact(held) => {
                 let outcome = *result
@@ -273,12 +278,7 @@ impl<M: Map> FileWorks<M> {
 }
 
 /// `revision` is the store's when the call came, which the header tells.
-fn hash_kv_answer<M: Map>(
-    ticket: Ticket,
-    hash: &KeyValueHash,
-    revision: i64,
-    replica: &Replica<Backend<M>>,
-) -> Reply {
+fn hash_kv_answer<M: Map>(ticket: Ticket, hash: &KeyValueHash, revision: i64, replica: &Replica<Backend<M>>) -> Reply {
     let mut header = replica.state().header_message();
     header.revision = revision;
     let response = HashKvResponse {

@@ -9,7 +9,7 @@ use crate::{
     apply::Effect,
     base::Monotonic,
     mvcc::Commit,
-    propose::{Call, Reply, Ticket},
+    propose::{Call, Method, Reply, Ticket},
 };
 
 /// Effects of a turn. Reused from turn to turn, so that its vectors keep their memory.
@@ -37,6 +37,9 @@ pub struct Stopwatch {
     clock: Option<Box<dyn Fn() -> Monotonic>>,
     slow_after: Duration,
     last: Monotonic,
+    operation: Option<(Method, bool)>,
+    /// What clients asked for and was applied: what, whether it succeeded, how long it took.
+    pub laps: Vec<(Method, bool, Duration)>,
     /// Entries that took longer than they should have.
     pub slow: Vec<SlowEntry>,
     /// Time that the entries of this turn took together; zero if there were none.
@@ -69,16 +72,26 @@ impl Stopwatch {
         }
     }
 
+    /// The entry that is being applied answers a client's call.
+    #[inline]
+    pub fn operation(&mut self, method: Method, is_ok: bool) {
+        self.operation = Some((method, is_ok));
+    }
+
     /// An entry is applied.
     #[inline]
     pub fn lap(&mut self, data: &Bytes) {
         let Some(clock) = &self.clock else {
+            self.operation = None;
             return;
         };
         let now = clock();
         let took = now.since(self.last);
         self.last = now;
         self.total += took;
+        if let Some((method, is_ok)) = self.operation.take() {
+            self.laps.push((method, is_ok, took));
+        }
         if took > self.slow_after {
             let data = data.clone();
             self.slow.push(SlowEntry { data, took });

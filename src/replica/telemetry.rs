@@ -14,7 +14,7 @@ use crate::{
     config::format_duration,
     host::{Host, Map},
     ops::{Counters, Gauges},
-    propose::describe,
+    propose::{Method, describe},
     wal::WriteReport,
     wire::proto::etcdserverpb::AlarmType,
 };
@@ -53,6 +53,15 @@ impl Telemetry {
             return;
         }
         self.counters.apply_fine.observe(std::mem::take(&mut stopwatch.total));
+        for (method, is_ok, took) in stopwatch.laps.drain(..) {
+            let operation = if method == Method::Compact {
+                "Compaction"
+            } else {
+                method.name()
+            };
+            let success = if is_ok { "true" } else { "false" };
+            self.counters.applies.observe([operation, success, "v3"], took);
+        }
         for slow in stopwatch.slow.drain(..) {
             self.counters.slow_applies.increment();
             tracing::warn!(

@@ -7,6 +7,7 @@
 //! ```
 
 pub mod accept;
+pub(crate) mod lines;
 pub mod stop;
 
 use std::{net::ToSocketAddrs, path::PathBuf, rc::Rc, sync::Arc, time::Duration};
@@ -118,10 +119,13 @@ pub async fn home<H: Host, M: Map>(
     let mut listeners = listen(&host, &config.listen_client_urls, client_port)?;
     listeners.extend(listen(&host, &config.listen_client_http_urls, Port::Http)?);
     listeners.extend(listen(&host, &config.listen_metrics_urls, Port::Metrics)?);
+    let began = host.now();
     let mut report = match channels.opened.receive().await {
         Some(opened) => opened?,
         None => return Err("the store thread ended".to_owned()),
     };
+    let database = paths.snap.join("db");
+    info!(path = %database.display(), took = format_duration(host.now().since(began)), "opened backend db");
     defragment_first(&config, &mut channels, &mut report).await?;
     let booted = boot::boot(&host, &boot_options(&config, &paths), Backend::new(report))
         .await
@@ -147,7 +151,7 @@ pub async fn home<H: Host, M: Map>(
     );
     let stop_notify = Rc::new(Notify::new());
     let ready = Rc::new(Notify::new());
-    spawn_stop(&host, stop.clone(), stop_notify.clone(), desk.clone());
+    spawn_stop(&host, stop.clone(), stop_notify.clone(), desk.clone(), config.clone());
     spawn_accept(
         &host,
         &stop,
@@ -337,7 +341,7 @@ fn boot_options(config: &Config, paths: &Paths) -> BootOptions {
     }
 }
 
-type Listeners<H> = Vec<(<<H as Host>::Net as Net>::Listener, Port)>;
+type Listeners<H> = Vec<(<<H as Host>::Net as Net>::Listener, Port, String)>;
 
 fn listen<H: Host>(host: &H, urls: &[Url], port: Port) -> Result<Listeners<H>, String> {
     let mut listeners = Vec::new();
@@ -358,17 +362,19 @@ fn listen<H: Host>(host: &H, urls: &[Url], port: Port) -> Result<Listeners<H>, S
             .ok_or_else(|| format!("{}: no address", url.as_str()))?;
         let listener = host.net().listen(*address).map_err(|error| match error.kind() {
             std::io::ErrorKind::AddrInUse => format!("listen tcp {address}: bind: address already in use"),
-            _ => format!("listen tcp {address}: {error}"),
+            // It names the address itself.
+            _ => error.to_string(),
         })?;
-        listeners.push((listener, port));
+        listeners.push((listener, port, address.to_string()));
     }
     Ok(listeners)
 }
 
-fn spawn_stop<H: Host>(host: &H, stop: Stop, stop_notify: Rc<Notify>, desk: Rc<Desk>) {
+fn spawn_stop<H: Host>(host: &H, stop: Stop, stop_notify: Rc<Notify>, desk: Rc<Desk>, config: Arc<Config>) {
     let task_host = host.clone();
     host.spawn(async move {
         stop.requested(&task_host).await;
+        lines::closing(&config, "closing etcd server");
         desk.close_all();
         stop_notify.notify();
     });
@@ -425,25 +431,15 @@ fn spawn_accept<H: Host>(
     };
     let listeners: Vec<_> = listeners
         .into_iter()
-        .map(|(listener, port)| (listener, service(port)))
-        .collect();
-    let addresses: Vec<_> = config
-        .listen_client_urls
-        .iter()
-        .map(|url| url.host_port().to_owned())
+        .map(|(listener, port, address)| (listener, service(port), address))
         .collect();
     let (task_host, stop) = (host.clone(), stop.clone());
     host.spawn(async move {
         ready.notified().await;
         info!("ready to serve client requests");
-        for address in addresses {
-            info!(
-                address,
-                "serving client traffic insecurely; this is strongly discouraged!"
-            );
-        }
         let scratch = Rc::new(Scratch::new(READ_BYTES));
-        for (listener, service) in listeners {
+        for (listener, service, address) in listeners {
+            lines::serving(service.http.port, &address);
             let (host, stop, scratch) = (task_host.clone(), stop.clone(), scratch.clone());
             task_host.spawn(async move {
                 let config = AcceptConfig {
