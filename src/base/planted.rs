@@ -8,7 +8,7 @@ pub enum Planted {
     AnswerBeforeDurable,
     /// The applied index is stored a commit later than what it stands for.
     AppliedApart,
-    /// A watcher whose stream is full misses the change that did not fit.
+    /// A watcher that is behind misses the last change of each piece of history.
     EventDropped,
     /// Leases end a second early.
     LeaseEarly,

@@ -15,11 +15,7 @@ use super::{
     stream::{QueueLimits, Stream, StreamId},
     watcher::{State, Watcher},
 };
-use crate::{
-    base::planted::{Planted, is_planted},
-    limits,
-    mvcc::Event,
-};
+use crate::{limits, mvcc::Event};
 
 /// The id that stands for no watcher, or for all of a stream.
 pub(super) const NO_WATCH_ID: i64 = -1;
@@ -297,9 +293,8 @@ impl WatchHub {
                 }
             }
         }
-        let missed = i64::from(is_planted(Planted::EventDropped));
         for key in fallen {
-            self.fall_behind(key, revision + missed);
+            self.fall_behind(key, revision);
         }
     }
 

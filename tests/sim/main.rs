@@ -131,7 +131,7 @@ const PLANTED: &[(Planted, u64)] = &[
     (Planted::AnswerBeforeDurable, 10),
     (Planted::AppliedApart, 10),
     (Planted::LeaseEarly, 20),
-    (Planted::EventDropped, 100),
+    (Planted::EventDropped, 20),
 ];
 
 /// Whether the simulator finds what was planted for it.
