@@ -176,7 +176,7 @@ pub async fn run<H: Host, M: crate::host::Map>(mut home: Home<H, M>) -> Result<H
         progress
             .telemetry
             .applied(&mut progress.outputs.stopwatch, home.options.slow_apply);
-        progress.compactor.step(&mut home.replica, &mut progress.works);
+        home.compact_index(&mut progress);
         home.snapshotter.step(
             &home.host,
             &home.desk,
@@ -190,6 +190,7 @@ pub async fn run<H: Host, M: crate::host::Map>(mut home: Home<H, M>) -> Result<H
         home.tell_ready(&mut progress);
         home.tell_view(&mut progress);
         home.commit(&mut progress, now)?;
+        home.desk.counters().turn_fine.observe(home.host.now().since(now));
         progress.is_stopping |= woken.is_stopped;
         if progress.is_stopping && progress.write.is_none() && !home.replica.state().tree().is_committing() {
             home.replica.stop(&mut progress.outputs);
@@ -391,6 +392,17 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
             // Proposed by the turn that follows; the next look is far away.
         }
         telemetry::log_auto_compaction(compactor, look);
+    }
+
+    /// Carries a compaction of the index on by a slice.
+    fn compact_index(&mut self, progress: &mut Progress<M>) {
+        if !progress.compactor.has_work() {
+            return;
+        }
+        let began = self.host.now();
+        progress.compactor.step(&mut self.replica, &mut progress.works);
+        let pause = self.host.now().since(began);
+        self.desk.counters().index_compaction_pause.observe(pause);
     }
 
     /// Begins the next write of the log if there is something to write and the one before has ended. Polled once, so

@@ -153,8 +153,11 @@ impl<H: Host> Snapshotter<H> {
         };
         let outcome = Rc::new(RefCell::new(None));
         let (files, ended, service) = (self.files.clone(), outcome.clone(), service.clone());
+        let clock = host.clone();
         host.spawn(async move {
+            let began = clock.now();
             let result = files.save(&snapshot).await.map_err(Fault::from);
+            service.counters().snap_save.observe(clock.now().since(began));
             *ended.borrow_mut() = Some(result);
             service.replica_notify().notify();
         });

@@ -174,6 +174,7 @@ impl<H: Host, M: Map> Home<H, M> {
         counters.leases_renewed.set(lessor.totals().renewed);
         self.count_granted_ttls();
         let refused = self.replica.refused();
+        counters.events.set(self.watches.events_sent());
         counters.proposals_failed.set(refused.proposals);
         counters.read_indexes_failed.set(refused.reads);
     }

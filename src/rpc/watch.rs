@@ -1,6 +1,10 @@
 //! etcdserverpb.Watch: from a stream's messages to the core's hub, and the hub's responses to the stream.
 
-use std::{cell::RefCell, rc::Rc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 
@@ -32,6 +36,8 @@ pub struct Watches {
     /// By the index of the hub's streams.
     streams: RefCell<Vec<Option<Open>>>,
     progress_interval: Duration,
+    /// Events that left for clients.
+    events_sent: Cell<u64>,
     /// Raised when the hub wants history.
     replica: Rc<Notify>,
 }
@@ -55,6 +61,7 @@ impl Watches {
             hub: RefCell::new(hub),
             streams: RefCell::default(),
             progress_interval,
+            events_sent: Cell::new(0),
             replica,
         }
     }
@@ -140,6 +147,11 @@ impl Watches {
         self.wake_ready();
     }
 
+    /// Events that left for clients since the start.
+    pub fn events_sent(&self) -> u64 {
+        self.events_sent.get()
+    }
+
     /// Streams, watchers, and those that are behind.
     pub fn counts(&self) -> crate::watch::WatchCounts {
         self.hub.borrow().counts()
@@ -185,6 +197,9 @@ impl WatchStream {
     pub fn pop(&self) -> Option<Bytes> {
         let mut hub = self.watches.hub.borrow_mut();
         let response = hub.pop(self.stream)?;
+        self.watches
+            .events_sent
+            .set(self.watches.events_sent.get() + u64::from(response.events));
         let mut message = BytesMut::with_capacity(response.encoded_len(hub.identity()));
         response.encode_to(hub.identity(), &mut message);
         // Room in the queue lets those who fell behind catch up.
