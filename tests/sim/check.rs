@@ -25,8 +25,6 @@ pub const DRIFT_PPM_MAX: i32 = 20_000;
 /// What a run came to, for the summary.
 #[derive(Clone, Debug, Default)]
 pub struct Summary {
-    /// Requests with an answer.
-    pub answered: usize,
     /// Requests whose fate nobody told.
     pub unknown: usize,
     /// Of them, those that turned out to have happened.
@@ -224,11 +222,10 @@ impl Truth<'_> {
             }
             let seen = self.history.first_seen(revision);
             let could = |op: &Op| {
-                let is_open = match (&op.request, &op.outcome) {
-                    (Request::Revoke(_), Outcome::Answered(_)) => true,
-                    (_, Outcome::Unknown | Outcome::Pending) => true,
-                    _ => false,
-                };
+                let is_open = matches!(
+                    (&op.request, &op.outcome),
+                    (Request::Revoke(_), Outcome::Answered(_)) | (_, Outcome::Unknown | Outcome::Pending)
+                );
                 is_open && op.floor < revision && seen.is_none_or(|(place, _)| op.invoked < place)
             };
             let claimed: Vec<usize> = self.claims.values().copied().collect();
@@ -298,10 +295,8 @@ impl Truth<'_> {
                     return wrong(&expected);
                 }
             }
-            (Request::Compact(request), _) => {
-                if request.revision > now {
-                    return wrong(&"a refusal: it is yet to come");
-                }
+            (Request::Compact(request), _) if request.revision > now => {
+                return wrong(&"a refusal: it is yet to come");
             }
             (Request::Revoke(request), _) => {
                 if let Some(kv) = self.view(now).values().find(|kv| kv.lease == request.id) {
@@ -542,9 +537,6 @@ impl Truth<'_> {
     fn count(&mut self) {
         let outcomes = || self.history.ops.iter().map(|op| &op.outcome);
         let summary = Summary {
-            answered: outcomes()
-                .filter(|outcome| matches!(outcome, Outcome::Answered(_)))
-                .count(),
             unknown: outcomes().filter(|outcome| matches!(outcome, Outcome::Unknown)).count(),
             revision: self.last(),
             events: self

@@ -233,8 +233,10 @@ struct Driver {
     stream: SimStream,
     input: BytesMut,
     buffer: Vec<u8>,
-    timer: Option<(Monotonic, Pin<Box<dyn Future<Output = ()>>>)>,
+    timer: Option<(Monotonic, Timer)>,
 }
+
+type Timer = Pin<Box<dyn Future<Output = ()>>>;
 
 impl Driver {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {

@@ -68,10 +68,13 @@ struct Scene {
     auditor: SimHost,
     everything: Rc<Reached>,
     /// Of each stream of watchers, where they began and what they are to be told next.
-    watchers: Vec<Rc<RefCell<Vec<(i64, i64)>>>>,
+    watchers: Vec<Watched>,
     lives: u64,
     is_small: bool,
 }
+
+/// Where a stream's watchers began, and what they are to be told next.
+type Watched = Rc<RefCell<Vec<(i64, i64)>>>;
 
 /// Plays a seed.
 pub fn play(seed: u64, is_small: bool) -> Report {
@@ -392,8 +395,7 @@ impl Scene {
 
     /// The disk fails for good. The server ends when it notices, and until then acknowledges only what is safe.
     async fn break_disk(&mut self, server: &Server, end: End) -> Result<(), String> {
-        let mut faults = Faults::default();
-        faults.disk = match (end, self.random.below(3)) {
+        let disk = match (end, self.random.below(3)) {
             (End::FullDisk, _) => DiskFaults {
                 capacity_bytes: Some(self.random.below(3 << 20)),
                 ..DiskFaults::default()
@@ -411,6 +413,10 @@ impl Scene {
                 write_error: 0.1,
                 ..DiskFaults::default()
             },
+        };
+        let faults = Faults {
+            disk,
+            ..Faults::default()
         };
         self.sim.set_faults(&server.host, faults);
         let limit = Duration::from_millis(500 + self.random.below(4_000));
@@ -448,10 +454,8 @@ impl Scene {
     /// Every request has an answer, or its client has given up.
     async fn await_clients(&self) -> Result<(), String> {
         for _ in 0..600 {
-            let history = self.recorder.history();
             let is_pending = |op: &Op| matches!(op.outcome, Outcome::Pending);
-            let pending = history.ops.iter().find(|op| is_pending(op)).cloned();
-            drop(history);
+            let pending = self.recorder.history().ops.iter().find(|op| is_pending(op)).cloned();
             if pending.is_none() {
                 return Ok(());
             }

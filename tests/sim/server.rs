@@ -1,7 +1,7 @@
 //! One life of the server on its simulated machine: the tasks of `ringd::server`, and what becomes of them.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
     net::SocketAddr,
     path::{Path, PathBuf},
     rc::Rc,
@@ -31,8 +31,6 @@ pub struct ServerOptions {
     flags: Vec<String>,
     segment_bytes: u64,
     job_commit_interval: Duration,
-    /// Keepalive pings that a client may send are this far apart.
-    pub election_timeout: Duration,
 }
 
 impl ServerOptions {
@@ -64,7 +62,6 @@ impl ServerOptions {
             flags,
             segment_bytes: 4096 * (4 + random.below(120)),
             job_commit_interval: Duration::from_millis([1, 20, 100][random.index(3)]),
-            election_timeout: Duration::from_millis(heartbeat_ms * 10),
         }
     }
 
@@ -82,7 +79,6 @@ pub struct Server {
     pub host: SimHost,
     stop: Stop,
     outcome: Rc<RefCell<Option<Result<(), String>>>>,
-    store_ended: Rc<Cell<bool>>,
     ended: Rc<Notify>,
 }
 
@@ -132,10 +128,8 @@ impl Server {
             host: host.clone(),
             stop: Stop::new(),
             outcome: Rc::default(),
-            store_ended: Rc::default(),
             ended: Rc::default(),
         };
-        let store_ended = server.store_ended.clone();
         let store = server::store(
             host.clone(),
             store_options,
@@ -145,7 +139,6 @@ impl Server {
         );
         host.spawn(async move {
             store.await;
-            store_ended.set(true);
         });
         let home = server::home(
             host.clone(),
@@ -172,11 +165,6 @@ impl Server {
     /// How it ended, if it has.
     pub fn outcome(&self) -> Option<Result<(), String>> {
         self.outcome.borrow().clone()
-    }
-
-    /// Whether the store's task has ended, too.
-    pub fn is_store_ended(&self) -> bool {
-        self.store_ended.get()
     }
 
     /// Waits for home's end.
