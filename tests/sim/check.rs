@@ -324,7 +324,11 @@ impl Truth<'_> {
                 let compacted = answer.compact_revision;
                 let hash = model::hash_kv(&self.history.events, self.view(revision), revision, compacted);
                 // -1 stands for no compaction.
-                let is_possible = compacted.max(0) >= op.compacted && compacted <= op.compacted_maybe;
+                // At a revision that was compacted to, the compaction's own hash may be told: it was taken with the
+                // compaction before.
+                let is_remembered = compacted < revision && revision <= op.compacted_maybe;
+                let is_possible =
+                    is_remembered || (compacted.max(0) >= op.compacted && compacted <= op.compacted_maybe);
                 // With no key left etcd leaves nothing out, so that the hash depends on how far the compaction has come.
                 let is_settled = !self.view(revision).is_empty() || compacted < 1;
                 let is_right = answer.hash == hash || !is_settled;
