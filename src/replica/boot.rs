@@ -169,10 +169,15 @@ async fn reopen<H: Host>(host: &H, options: &BootOptions, snapshots: &SnapshotFi
         term: Term(snapshot.get_metadata().term),
         conf_state: Some(snapshot.get_metadata().get_conf_state().clone()),
     });
-    let (wal, encoder, replay) = Wal::open(host, directory, &from.unwrap_or_default(), options.wal).await?;
+    let (wal, mut encoder, mut replay) = Wal::open(host, directory, &from.unwrap_or_default(), options.wal).await?;
     let metadata =
         walpb::Metadata::decode(&replay.metadata[..]).map_err(|_| Fault::LogWithoutMetadata(directory.clone()))?;
     let (member_id, cluster_id) = (MemberId(metadata.node_id()), ClusterId(metadata.cluster_id()));
+    // A crash while the log was founded leaves its head, and not or only in part what comes first. Nobody was told
+    // anything yet: it is written again.
+    if snapshot.is_none() && replay.hard_state.commit == 0 && replay.entries.len() <= 1 {
+        write_first_entry(&wal, &mut encoder, &mut replay, member_id, &options.cluster).await?;
+    }
     tracing::info!(
         "cluster-id" = format!("{cluster_id:x}"),
         "local-member-id" = format!("{member_id:x}"),
@@ -200,6 +205,31 @@ async fn found<H: Host>(host: &H, options: &BootOptions) -> Result<Log<H>, Fault
         cluster_id: Some(cluster_id.0),
     };
     let (wal, mut encoder) = Wal::create(host, &options.wal_directory, &metadata.encode_to_vec(), options.wal).await?;
+    let mut replay = Replay::default();
+    write_first_entry(&wal, &mut encoder, &mut replay, member_id, cluster).await?;
+    tracing::info!(
+        "cluster-id" = format!("{cluster_id:x}"),
+        "local-member-id" = format!("{member_id:x}"),
+        "starting local member"
+    );
+    Ok(Log {
+        wal,
+        encoder,
+        replay,
+        member_id,
+        cluster_id,
+        snapshot: None,
+    })
+}
+
+/// Writes the entry that adds the first member, and that it is committed.
+async fn write_first_entry<H: Host>(
+    wal: &Wal<H>,
+    encoder: &mut LogEncoder,
+    replay: &mut Replay,
+    member_id: MemberId,
+    cluster: &NewCluster,
+) -> Result<(), Fault> {
     let member = Member {
         id: member_id,
         peer_urls: cluster.peer_urls.clone(),
@@ -226,24 +256,9 @@ async fn found<H: Host>(host: &H, options: &BootOptions) -> Result<Log<H>, Fault
     encoder.append(std::slice::from_ref(&entry), Some(&hard_state));
     let batch = encoder.seal(|len| wal.buffer(len)).expect("an entry has gathered");
     wal.write(batch).await?;
-    tracing::info!(
-        "cluster-id" = format!("{cluster_id:x}"),
-        "local-member-id" = format!("{member_id:x}"),
-        "starting local member"
-    );
-    let replay = Replay {
-        hard_state,
-        entries: vec![entry],
-        ..Replay::default()
-    };
-    Ok(Log {
-        wal,
-        encoder,
-        replay,
-        member_id,
-        cluster_id,
-        snapshot: None,
-    })
+    replay.hard_state = hard_state;
+    replay.entries = vec![entry];
+    Ok(())
 }
 
 /// The applied index that the tree holds; 0 if it was never saved.
