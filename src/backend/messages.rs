@@ -52,8 +52,11 @@ pub struct JobId(pub u64);
 pub enum StoreRequest<M: Map> {
     /// Puts a batch into the tree, durably.
     Commit(Arc<SealedBatch>),
-    /// Runs a job in slices, after everything before it is committed. One job runs at a time, in order.
+    /// Runs a job in slices, after everything before it is committed. One such job runs at a time, in order.
     Job(JobId, Box<dyn StoreJob<M>>),
+    /// Runs a job that changes nothing, beside all others; its first slice is at once, over a root that has everything
+    /// sent before.
+    Read(JobId, Box<dyn StoreJob<M>>),
     /// The checksum of all buckets, over a root that has everything sent before.
     Hash(JobId),
     /// Streams a valid database file that has everything sent before. What comes when is told in [`SnapshotPart`]; there

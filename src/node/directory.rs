@@ -30,6 +30,7 @@ impl DataDirectory {
         let wal = wal_path.map_or_else(|| member.join("wal"), Path::to_owned);
         for directory in [path, &member, &member.join("snap"), &wal] {
             create(directory).map_err(|error| named("cannot use directory", directory, &error))?;
+            sync_name(directory).map_err(|error| named("cannot sync the parent of", directory, &error))?;
         }
         let lock = File::open(&member).map_err(|error| named("cannot open directory", &member, &error))?;
         match lock.try_lock() {
@@ -85,6 +86,20 @@ fn create(directory: &Path) -> io::Result<()> {
             recommended = format!("{DIRECTORY_MODE:03o}"),
             "directory exists with other permissions than recommended; others may read the data"
         );
+    }
+    Ok(())
+}
+
+/// Makes a directory's name durable, and those of the directories that it is in as far as they may be opened: which of
+/// them a process made that was killed before it could do this, nobody knows.
+fn sync_name(directory: &Path) -> io::Result<()> {
+    for parent in std::path::absolute(directory)?.ancestors().skip(1) {
+        match File::open(parent).and_then(|parent| parent.sync_all()) {
+            Err(error) if error.raw_os_error() == Some(libc::EIO) => return Err(error),
+            // A directory of others, or on a filesystem that cannot do this.
+            Err(_) => break,
+            Ok(()) => {}
+        }
     }
     Ok(())
 }

@@ -124,7 +124,7 @@ impl<M: Map> FileWorks<M> {
     /// `Maintenance.HashKV`, whose walk over the index is done. `revision` is the store's when the call came.
     pub fn hash_kv(&mut self, ticket: Ticket, hasher: KvHasher, revision: i64) {
         self.start(Running::HashKv(ticket, revision), |id| {
-            StoreRequest::Job(id, Box::new(HashKvJob::new(hasher)))
+            StoreRequest::Read(id, Box::new(HashKvJob::new(hasher)))
         });
     }
 

@@ -145,8 +145,7 @@ impl<H: Host> Wal<H> {
         disk.rename(&unfinished, directory)
             .await
             .map_err(io_fault("rename", &unfinished))?;
-        let parent = parent_of(directory);
-        disk.sync_directory(parent).await.map_err(io_fault("sync", parent))?;
+        sync_names(host, directory).await?;
 
         let file = Rc::new(file);
         let held = vec![Held {
@@ -200,6 +199,12 @@ impl<H: Host> Wal<H> {
         let block_len = tail.position % DIRECT_ALIGN as u64;
         let block = read::read_exactly(file, path, tail.position - block_len, block_len as usize).await?;
         read::clear_behind(file, path, tail.position, options.segment_bytes).await?;
+        if options.sync != WalSync::None {
+            // What was read may be in memory alone, and so may the names: a killed process's last write or rename was
+            // seen by this one, which will act on it, and a power failure could still take it back.
+            file.sync_data().await.map_err(io_fault("sync", path))?;
+            sync_names(host, directory).await?;
+        }
         if repaired {
             tracing::info!(path = %path.display(), "repaired");
         }
@@ -363,6 +368,15 @@ async fn write_durably<F: File>(
     written.map_err(io_fault("write", path))?;
     if sync == WalSync::WriteThenSync {
         file.sync_data().await.map_err(io_fault("sync", path))?;
+    }
+    Ok(())
+}
+
+/// Makes the names of the segments durable, and the log's own.
+async fn sync_names<H: Host>(host: &H, directory: &Path) -> Result<(), WalFault> {
+    for directory in [directory, parent_of(directory)] {
+        let synced = host.disk().sync_directory(directory).await;
+        synced.map_err(io_fault("sync", directory))?;
     }
     Ok(())
 }

@@ -120,8 +120,8 @@ pub(super) async fn keep_broken<H: Host, F: File>(host: &H, path: &Path, file: &
     broken.sync_data().await.map_err(io_fault("sync", broken_path))
 }
 
-/// Makes everything behind the log's last record zero, and durably so, before anything is appended: a write that a
-/// crash interrupted may have left later blocks without the first, and what is appended now would run into them.
+/// Makes everything behind the log's last record zero, before anything is appended: a write that a crash interrupted
+/// may have left later blocks without the first, and what is appended now would run into them. The caller syncs.
 pub(super) async fn clear_behind<F: File>(
     file: &F,
     path: &Path,
@@ -129,7 +129,6 @@ pub(super) async fn clear_behind<F: File>(
     segment_bytes: u64,
 ) -> Result<(), WalFault> {
     let mut offset = position;
-    let mut is_changed = false;
     loop {
         let piece = file
             .read_at(offset, WAL_READ_BYTES)
@@ -139,7 +138,6 @@ pub(super) async fn clear_behind<F: File>(
             break;
         }
         if piece.iter().any(|byte| *byte != 0) {
-            is_changed = true;
             file.write_bytes_at(offset, &vec![0; piece.len()])
                 .await
                 .map_err(io_fault("write", path))?;
@@ -148,11 +146,7 @@ pub(super) async fn clear_behind<F: File>(
     }
     if offset < segment_bytes {
         // A repair by etcd leaves the segment short.
-        is_changed = true;
         file.allocate(segment_bytes).await.map_err(io_fault("allocate", path))?;
-    }
-    if is_changed {
-        file.sync_data().await.map_err(io_fault("sync", path))?;
     }
     Ok(())
 }

@@ -18,12 +18,12 @@ use futures_lite::future::or;
 
 use crate::{
     base::Monotonic,
-    host::{Host, Receiver, Sender},
+    host::{Host, Map, Receiver, Sender},
     limits::BACKEND_BATCH_OPERATIONS_MAX,
 };
 
 use super::{
-    CommitReport, DefragmentReport, HashReport, JobId, OpenFault, Progress, SealedBatch, StoreEvent, StoreFault,
+    CommitReport, DefragmentReport, Fault, HashReport, JobId, OpenFault, Progress, SealedBatch, StoreEvent, StoreFault,
     StoreJob, StoreOptions, StoreRequest, batch::Batch, hash::HashJob, messages::JobResult,
 };
 use defragment::{Defragmentation, Missed};
@@ -33,9 +33,15 @@ use volume::{Cost, Durability, MapOf, Volume};
 pub struct Store<H: Host> {
     host: H,
     volume: Volume<H>,
-    /// Jobs in order; the first is under way.
-    work: VecDeque<Work<H>>,
+    /// Jobs that change the tree, in order; the first is under way.
+    jobs: VecDeque<(JobId, Box<dyn StoreJob<MapOf<H>>>)>,
     job: JobState,
+    /// Jobs that only read; all are under way, by turns.
+    reads: VecDeque<Read<H>>,
+    /// In order; the first is under way.
+    defragments: VecDeque<JobId>,
+    /// What had the last slice: the others come before it has another.
+    last: Lane,
     /// The batch of the last commit, until this time. Home lets go of it when it hears of the commit, and should not be the last
     /// to: freeing ten thousand values takes a good part of a millisecond.
     retired: Option<(Arc<SealedBatch>, Monotonic)>,
@@ -54,10 +60,17 @@ struct JobState {
     paused_until: Monotonic,
 }
 
-enum Work<H: Host> {
+enum Read<H: Host> {
     Job(JobId, Box<dyn StoreJob<MapOf<H>>>),
     Hash(JobId, HashJob<MapOf<H>>),
-    Defragment(JobId),
+}
+
+/// What goes on side by side. A compaction may take minutes, and nobody who asks for a hash waits for it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lane {
+    Reads,
+    Jobs,
+    Defragments,
 }
 
 /// Whether to go on.
@@ -75,7 +88,10 @@ impl<H: Host> Store<H> {
         let store = Store {
             host,
             volume,
-            work: VecDeque::new(),
+            jobs: VecDeque::new(),
+            reads: VecDeque::new(),
+            defragments: VecDeque::new(),
+            last: Lane::Reads,
             job: JobState {
                 changes: Batch::new(),
                 changes_since: started,
@@ -148,9 +164,11 @@ impl<H: Host> Store<H> {
     ) -> Result<Outcome, StoreFault> {
         match request {
             StoreRequest::Commit(sealed) => return self.commit(Some(sealed), events).await,
-            StoreRequest::Job(id, job) => self.work.push_back(Work::Job(id, job)),
-            StoreRequest::Hash(id) => self.work.push_back(Work::Hash(id, HashJob::new())),
-            StoreRequest::Defragment(id) => self.work.push_back(Work::Defragment(id)),
+            StoreRequest::Job(id, job) => self.jobs.push_back((id, job)),
+            // The first slice at once: it takes hold of the version that is current at its place among the requests.
+            StoreRequest::Read(id, job) => return self.read(Read::Job(id, job), events).await,
+            StoreRequest::Hash(id) => return self.read(Read::Hash(id, HashJob::new()), events).await,
+            StoreRequest::Defragment(id) => self.defragments.push_back(id),
             StoreRequest::Snapshot(sink) => {
                 let pin = self.volume.current().clone();
                 self.host.spawn(snapshot::stream(self.volume.file.clone(), pin, sink));
@@ -202,13 +220,13 @@ impl<H: Host> Store<H> {
 
     /// When there is something to do besides requests.
     fn next_wake(&self) -> Wake {
-        if self.work.is_empty() {
-            return self.retired.as_ref().map_or(Wake::Request, |(_, due)| Wake::At(*due));
+        if !self.reads.is_empty() || !self.defragments.is_empty() {
+            return Wake::Now;
         }
-        let due = if self.job.is_held {
-            self.job_commit_due()
-        } else {
-            self.job.paused_until
+        let due = match (self.job_due(), &self.retired) {
+            (Some(due), _) => due,
+            (None, Some((_, due))) => *due,
+            (None, None) => return Wake::Request,
         };
         if due <= self.host.now() {
             Wake::Now
@@ -217,54 +235,110 @@ impl<H: Host> Store<H> {
         }
     }
 
+    /// When the first job has its next slice, or its changes are to be committed.
+    fn job_due(&self) -> Option<Monotonic> {
+        if self.job.is_held || !self.job.changes.is_empty() && self.jobs.is_empty() {
+            return Some(self.job_commit_due());
+        }
+        (!self.jobs.is_empty()).then_some(self.job.paused_until)
+    }
+
     fn job_commit_due(&self) -> Monotonic {
         self.job.changes_since + self.volume.options().job_commit_interval
     }
 
-    /// One slice of the first job, or a commit of what it changed if no other commit took that along.
+    /// One slice of something, or a commit of what the job has changed if no other commit took that along.
     async fn advance(&mut self, events: &mut Sender<StoreEvent<MapOf<H>>>) -> Result<Outcome, StoreFault> {
         let now = self.host.now();
-        let has_changes = !self.job.changes.is_empty();
-        if has_changes && self.job_commit_due() <= now {
+        if !self.job.changes.is_empty() && self.job_commit_due() <= now {
             return self.commit(None, events).await;
         }
-        let Some(mut work) = self.work.pop_front() else {
-            self.retired = None;
+        let Some(lane) = self.next_lane(now) else {
+            self.retired.take_if(|(_, due)| *due <= now);
             return Ok(Outcome::GoOn);
         };
-        let (id, progress) = match &mut work {
-            Work::Defragment(id) => {
-                let id = *id;
-                return self.defragment(id, events).await;
+        self.last = lane;
+        match lane {
+            Lane::Reads => {
+                let read = self.reads.pop_front().expect("a read to go on with");
+                self.read(read, events).await
             }
-            Work::Job(id, job) => (*id, job.step(self.volume.current(), &mut self.job.changes)),
-            Work::Hash(id, job) => (*id, job.step(self.volume.current(), &mut self.job.changes)),
+            Lane::Jobs => self.job(events).await,
+            Lane::Defragments => {
+                let id = self.defragments.pop_front().expect("a defragmentation to go on with");
+                self.defragment(id, events).await
+            }
+        }
+    }
+
+    fn next_lane(&self, now: Monotonic) -> Option<Lane> {
+        let is_ready = |lane: &Lane| match lane {
+            Lane::Reads => !self.reads.is_empty(),
+            Lane::Jobs => !self.jobs.is_empty() && !self.job.is_held && self.job.paused_until <= now,
+            Lane::Defragments => !self.defragments.is_empty(),
         };
-        if !has_changes {
+        let lanes = match self.last {
+            Lane::Reads => [Lane::Jobs, Lane::Defragments, Lane::Reads],
+            Lane::Jobs => [Lane::Defragments, Lane::Reads, Lane::Jobs],
+            Lane::Defragments => [Lane::Reads, Lane::Jobs, Lane::Defragments],
+        };
+        lanes.into_iter().find(is_ready)
+    }
+
+    /// One slice of a job that only reads.
+    async fn read(
+        &mut self,
+        mut read: Read<H>,
+        events: &mut Sender<StoreEvent<MapOf<H>>>,
+    ) -> Result<Outcome, StoreFault> {
+        let mut unchanged = Batch::new();
+        let (id, progress) = match &mut read {
+            Read::Job(id, job) => (*id, job.step(self.volume.current(), &mut unchanged)),
+            Read::Hash(id, job) => (*id, job.step(self.volume.current(), &mut unchanged)),
+        };
+        assert!(unchanged.is_empty(), "a job that only reads has changed something");
+        match progress {
+            Ok(Progress::More | Progress::Pause(_)) => {
+                self.reads.push_back(read);
+                Ok(Outcome::GoOn)
+            }
+            Ok(Progress::Done(result)) => Ok(tell(events, done(&read, id, result)).await),
+            Err(fault) => given_up(id, fault, events).await,
+        }
+    }
+
+    /// One slice of the first job.
+    async fn job(&mut self, events: &mut Sender<StoreEvent<MapOf<H>>>) -> Result<Outcome, StoreFault> {
+        let Some((id, job)) = self.jobs.front_mut() else {
+            return Ok(Outcome::GoOn);
+        };
+        let (id, now) = (*id, self.host.now());
+        if self.job.changes.is_empty() {
             self.job.changes_since = now;
         }
+        let progress = job.step(self.volume.current(), &mut self.job.changes);
         self.job.is_held = self.job.changes.operations() >= BACKEND_BATCH_OPERATIONS_MAX;
         match progress {
-            Ok(Progress::More) => self.work.push_front(work),
+            Ok(Progress::More) => Ok(Outcome::GoOn),
             Ok(Progress::Pause(duration)) => {
                 self.job.is_held = !self.job.changes.is_empty();
                 self.job.paused_until = now + duration;
-                self.work.push_front(work);
+                Ok(Outcome::GoOn)
             }
             Ok(Progress::Done(result)) => {
+                self.jobs.pop_front();
                 if !self.job.changes.is_empty()
                     && let Outcome::End = self.commit(None, events).await?
                 {
                     return Ok(Outcome::End);
                 }
-                return Ok(tell(events, done(work, id, result)).await);
+                Ok(tell(events, StoreEvent::JobDone(id, result)).await)
             }
             Err(fault) => {
-                tracing::error!(%fault, "a job over the database found it damaged");
-                return Ok(tell(events, StoreEvent::JobFailed(id, fault)).await);
+                self.jobs.pop_front();
+                given_up(id, fault, events).await
             }
         }
-        Ok(Outcome::GoOn)
     }
 
     /// One slice of a defragmentation.
@@ -275,7 +349,7 @@ impl<H: Host> Store<H> {
     ) -> Result<Outcome, StoreFault> {
         match self.defragment_slice().await {
             Ok(None) => {
-                self.work.push_front(Work::Defragment(id));
+                self.defragments.push_front(id);
                 Ok(Outcome::GoOn)
             }
             Ok(Some((report, started))) => {
@@ -331,14 +405,19 @@ enum Wake {
     Request,
 }
 
-fn done<H: Host>(work: Work<H>, id: JobId, result: JobResult) -> StoreEvent<MapOf<H>> {
-    match work {
-        Work::Hash(..) => match result.downcast::<HashReport>() {
+fn done<H: Host>(read: &Read<H>, id: JobId, result: JobResult) -> StoreEvent<MapOf<H>> {
+    match read {
+        Read::Hash(..) => match result.downcast::<HashReport>() {
             Ok(report) => StoreEvent::Hashed(id, *report),
             Err(result) => StoreEvent::JobDone(id, result),
         },
-        Work::Job(..) | Work::Defragment(_) => StoreEvent::JobDone(id, result),
+        Read::Job(..) => StoreEvent::JobDone(id, result),
     }
+}
+
+async fn given_up<M: Map>(id: JobId, fault: Fault, events: &mut Sender<StoreEvent<M>>) -> Result<Outcome, StoreFault> {
+    tracing::error!(%fault, "a job over the database found it damaged");
+    Ok(tell(events, StoreEvent::JobFailed(id, fault)).await)
 }
 
 async fn tell<T>(events: &mut Sender<T>, event: T) -> Outcome {

@@ -80,7 +80,14 @@ impl<H: Host> Volume<H> {
         let file = host.disk().open(&path, mode).await.map_err(failed("open"))?;
         lock(&file)?;
         if is_new || is_unfinished(&file).await? {
-            create(&host, &file, &path).await?;
+            create(&file).await?;
+        }
+        if options.sync {
+            // What is there may be in memory alone, and so may the name: a killed process's last commit or rename is
+            // seen by this one, which will build on it, and a power failure could still take it back.
+            file.sync_data().await.map_err(failed("sync"))?;
+            let synced = host.disk().sync_directory(&directory(&path)).await;
+            synced.map_err(failed("sync the directory of"))?;
         }
         remove_leftovers(&host, &path).await?;
         let mut volume = Volume::adopt(host, options, Rc::new(file)).await?;
@@ -319,7 +326,7 @@ async fn is_unfinished<F: File>(file: &F) -> Result<bool, OpenFault> {
 }
 
 /// Makes an empty database as bbolt does, with its last pages first.
-async fn create<H: Host>(host: &H, file: &FileOf<H>, path: &Path) -> Result<(), OpenFault> {
+async fn create<F: File>(file: &F) -> Result<(), OpenFault> {
     let page_size = NEW_PAGE_SIZE as usize;
     let mut pages = vec![0; 2 * page_size];
     for (id, kind) in [(2, FREELIST), (3, LEAF)] {
@@ -346,11 +353,7 @@ async fn create<H: Host>(host: &H, file: &FileOf<H>, path: &Path) -> Result<(), 
     let mut metas = meta.page_as(0);
     metas.extend(Meta { txid: 1, ..meta }.page_as(1));
     file.write_bytes_at(0, &metas).await.map_err(failed("write"))?;
-    file.sync_data().await.map_err(failed("sync"))?;
-    host.disk()
-        .sync_directory(&directory(path))
-        .await
-        .map_err(failed("sync the directory of"))
+    file.sync_data().await.map_err(failed("sync"))
 }
 
 /// The directory that a path is in.

@@ -182,6 +182,35 @@ fn a_job_changes_the_tree_in_slices_while_batches_are_committed() {
     }
 }
 
+/// A job that never ends.
+struct Endless;
+
+impl StoreJob<MemoryMap> for Endless {
+    fn step(&mut self, _root: &Pin<MemoryMap>, _changes: &mut Batch) -> Result<Progress, Fault> {
+        Ok(Progress::Pause(Duration::from_secs(3600)))
+    }
+}
+
+#[test]
+fn hashes_and_a_defragmentation_do_not_wait_for_a_compaction() {
+    let mut running = Running::start(&MemoryHost::default());
+    running.fill(0..5_000, 100);
+    running.seal();
+    running.send(StoreRequest::Job(JobId(1), Box::new(Endless)));
+    running.committed();
+    running.send(StoreRequest::Defragment(JobId(2)));
+    running.send(StoreRequest::Hash(JobId(3)));
+    let (mut is_hashed, mut is_rewritten) = (false, false);
+    while !is_hashed || !is_rewritten {
+        match running.event() {
+            StoreEvent::Committed(report) => running.backend.committed(report),
+            StoreEvent::Hashed(JobId(3), _) => is_hashed = true,
+            StoreEvent::Defragmented(JobId(2), _) => is_rewritten = true,
+            _ => panic!("no other event"),
+        }
+    }
+}
+
 #[test]
 fn a_hash_is_of_names_keys_and_values_without_what_members_differ_in() {
     let mut running = Running::start(&MemoryHost::default());
