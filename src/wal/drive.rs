@@ -35,7 +35,7 @@ type Buffer<H> = <DiskFile<H> as File>::Buffer;
 pub enum WalSync {
     /// One write to a file opened O_DSYNC.
     Dsync,
-    /// A write, then fdatasync.
+    /// A write and an fdatasync behind it, as one request where the host can.
     WriteThenSync,
     /// A write alone (`--unsafe-no-fsync`): what is acknowledged may be lost with the machine.
     None,
@@ -62,7 +62,7 @@ pub struct WalOptions {
 impl Default for WalOptions {
     fn default() -> WalOptions {
         WalOptions {
-            sync: WalSync::Dsync,
+            sync: WalSync::WriteThenSync,
             segment_bytes: WAL_SEGMENT_BYTES,
         }
     }
@@ -364,12 +364,11 @@ async fn write_durably<F: File>(
     bytes: F::Buffer,
     sync: WalSync,
 ) -> Result<(), WalFault> {
-    let (written, _) = file.write_at(offset, bytes).await;
-    written.map_err(io_fault("write", path))?;
-    if sync == WalSync::WriteThenSync {
-        file.sync_data().await.map_err(io_fault("sync", path))?;
-    }
-    Ok(())
+    let (written, _) = match sync {
+        WalSync::WriteThenSync => file.write_durably_at(offset, bytes).await,
+        WalSync::Dsync | WalSync::None => file.write_at(offset, bytes).await,
+    };
+    written.map_err(io_fault("write", path))
 }
 
 /// Makes the names of the segments durable, and the log's own.
