@@ -36,6 +36,8 @@ pub mod backend;
 
 pub mod watch;
 
+pub mod bench;
+
 pub mod cli;
 pub mod config;
 pub mod ops;

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use ringd::{
+    bench::Plan,
     cli::{self, Command, Invocation},
     config::{Config, Exit, Notice},
     node::{self, Signals, Stop},
@@ -16,6 +17,7 @@ fn main() -> ExitCode {
     match cli::invocation(&arguments, &environment, &|path| std::fs::read(path)) {
         Invocation::Serve { config, notices } => serve(*config, &notices),
         Invocation::Offline(command) => offline(&command),
+        Invocation::Bench(plan) => bench(*plan, &arguments),
         Invocation::Exit(exit) => leave(&exit),
     }
 }
@@ -33,6 +35,20 @@ fn offline(command: &Command) -> ExitCode {
         let command = command.clone();
         async move { cli::run(&host, &command, &mut |text: &str| print!("{text}")).await }
     });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("Error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Puts load on a server.
+fn bench(plan: Plan, arguments: &[String]) -> ExitCode {
+    let outcome = probe::check_machine()
+        .map_err(|obstacle| obstacle.to_string())
+        .and_then(|_| node::bench::run(plan, format!("ringd {}", arguments.join(" "))));
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -29,6 +29,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("member", &["backend", "snapshot"]),
     ("backend", &["host"]),
     ("watch", &["mvcc"]),
+    ("bench", &["wire", "host", "config"]),
     ("apply", &["mvcc", "lease", "auth", "member", "backend", "host"]),
     (
         "replica",

@@ -10,6 +10,7 @@
 //!
 //! What runs on the cores is given by the caller; nothing here knows requests, raft or files of the database.
 
+pub mod bench;
 pub mod directory;
 mod lines;
 pub mod panic;

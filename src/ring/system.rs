@@ -7,6 +7,7 @@ use std::{
     io, mem,
     net::{TcpListener, TcpStream},
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    time::Duration,
 };
 
 fn check(result: libc::c_int) -> io::Result<()> {
@@ -132,6 +133,22 @@ pub fn random(bytes: &mut [u8]) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Processor time that this thread has used.
+pub fn thread_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: takes a number and a pointer to a struct that outlives the call.
+    match check(unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) }) {
+        Ok(()) => Duration::new(time.tv_sec as u64, time.tv_nsec as u32),
+        Err(_) => Duration::ZERO,
+    }
+}
+
+/// Ticks in which `/proc` counts processor time, in a second.
+pub fn ticks_per_second() -> u64 {
+    // SAFETY: takes a number.
+    u64::try_from(unsafe { libc::sysconf(libc::_SC_CLK_TCK) }).map_or(100, |ticks| ticks.max(1))
 }
 
 /// Soft and hard limit of a resource.
