@@ -37,6 +37,7 @@ pub mod backend;
 pub mod watch;
 
 pub mod bench;
+pub mod doctor;
 
 pub mod cli;
 pub mod config;

@@ -30,6 +30,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("backend", &["host"]),
     ("watch", &["mvcc"]),
     ("bench", &["wire", "host", "config"]),
+    ("doctor", &["bench"]),
     ("apply", &["mvcc", "lease", "auth", "member", "backend", "host"]),
     (
         "replica",

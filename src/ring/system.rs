@@ -192,6 +192,43 @@ pub fn try_ring() -> io::Result<()> {
     }
 }
 
+/// How many operations io_uring knows here, and the feature bits that it tells.
+pub fn ring_abilities() -> io::Result<(usize, u32)> {
+    use std::os::fd::FromRawFd;
+    let mut parameters = [0u64; 15];
+    // SAFETY: as in `try_ring`.
+    match unsafe { libc::syscall(libc::SYS_io_uring_setup, 2, parameters.as_mut_ptr()) } {
+        -1 => return Err(io::Error::last_os_error()),
+        // SAFETY: the descriptor is new and nobody else's.
+        fd => drop(unsafe { OwnedFd::from_raw_fd(fd as RawFd) }),
+    }
+    // The sixth 32-bit word: entries (two words), flags, the poller's core and idle time stand before it.
+    let features = parameters[2].to_ne_bytes();
+    let features = u32::from_ne_bytes([features[4], features[5], features[6], features[7]]);
+    Ok((ring_operations()?.len(), features))
+}
+
+/// Bytes that an unprivileged process may still write to a file's filesystem.
+pub fn free_bytes(file: &File) -> io::Result<u64> {
+    // SAFETY: an all-zero statvfs is a valid value of the plain struct.
+    let mut facts: libc::statvfs = unsafe { mem::zeroed() };
+    // SAFETY: takes a descriptor that `file` keeps open, and a pointer to a struct that outlives the call.
+    check(unsafe { libc::fstatvfs(file.as_raw_fd(), &mut facts) })?;
+    Ok(facts.f_bavail.saturating_mul(facts.f_frsize))
+}
+
+/// Alignment that O_DIRECT asks for on a file: of memory and of offsets; zeros where the kernel does not say.
+pub fn direct_align(file: &File) -> io::Result<(u32, u32)> {
+    // SAFETY: an all-zero statx is a valid value of the plain struct.
+    let mut facts: libc::statx = unsafe { mem::zeroed() };
+    // SAFETY: takes a descriptor that `file` keeps open, an empty path, and a pointer to a struct that outlives the call.
+    check(unsafe {
+        let (path, flags) = (c"".as_ptr(), libc::AT_EMPTY_PATH);
+        libc::statx(file.as_raw_fd(), path, flags, libc::STATX_DIOALIGN, &mut facts)
+    })?;
+    Ok((facts.stx_dio_mem_align, facts.stx_dio_offset_align))
+}
+
 /// Numbers of the operations that io_uring knows here (IORING_REGISTER_PROBE).
 pub fn ring_operations() -> io::Result<Vec<u8>> {
     use std::os::fd::FromRawFd;

@@ -1,0 +1,6 @@
+//! `ringd doctor`: what this machine does to the latency of a server with its data in a directory, and what would mend it.
+//! Reading is `ring`'s; here is what the facts mean. Changes nothing.
+
+pub mod facts;
+
+pub use facts::{Activity, DiskFacts, Facts, FilesystemFacts, HostFacts};
