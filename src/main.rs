@@ -1,6 +1,6 @@
 //! The program: what it was called for, and its exit code.
 
-use std::process::ExitCode;
+use std::{path::Path, process::ExitCode};
 
 use ringd::{
     bench::Plan,
@@ -18,6 +18,7 @@ fn main() -> ExitCode {
         Invocation::Serve { config, notices } => serve(*config, &notices),
         Invocation::Offline(command) => offline(&command),
         Invocation::Bench(plan) => bench(*plan, &arguments),
+        Invocation::Doctor { directory, is_json } => doctor(&directory, is_json),
         Invocation::Exit(exit) => leave(&exit),
     }
 }
@@ -37,6 +38,18 @@ fn offline(command: &Command) -> ExitCode {
     });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("Error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Looks at this machine; fails if something stands in the way.
+fn doctor(directory: &Path, is_json: bool) -> ExitCode {
+    match node::doctor::run(directory, is_json) {
+        Ok(false) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("Error: {error}");
             ExitCode::FAILURE

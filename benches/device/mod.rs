@@ -52,7 +52,7 @@ impl Options {
         let mut options = Options {
             directory: PathBuf::from("."),
             out: PathBuf::from(format!("target/{name}")),
-            case_time: Duration::from_secs(1),
+            case_time: Duration::from_millis(1500),
             rounds: 2,
             // cargo passes `--bench`, but for `cargo test`.
             is_tiny: true,

@@ -13,7 +13,7 @@ use crate::{
 /// The command that the arguments name; `None` if they are the server's.
 pub(super) fn command(arguments: &[String]) -> Option<Result<Invocation, Exit>> {
     match arguments.first().map(String::as_str) {
-        Some("snapshot" | "check" | "wal" | "bench") => {}
+        Some("snapshot" | "check" | "wal" | "bench" | "doctor") => {}
         // etcd has these; their absence should not look like a misspelt flag.
         Some(name @ ("gateway" | "grpc-proxy")) => {
             let stderr = format!("ringd {name} is not supported yet; etcd's own {name} works with ringd\n");
@@ -31,6 +31,10 @@ pub(super) fn command(arguments: &[String]) -> Option<Result<Invocation, Exit>> 
             Some(("bench", matches)) => bench::plan(matches)
                 .map(|plan| Invocation::Bench(Box::new(plan)))
                 .map_err(|error| failure(&error)),
+            Some(("doctor", matches)) => Ok(Invocation::Doctor {
+                directory: path(matches, "dir"),
+                is_json: text(matches, "write-out") == "json",
+            }),
             _ => command_of(&matches).map(Invocation::Offline),
         },
         Err(error) => Err(clap_exit(&error)),
@@ -141,6 +145,16 @@ fn program() -> Program {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(bench::program())
+        .subcommand(
+            Program::new("doctor")
+                .about("Looks at this machine: what costs latency, and what mends it. Changes nothing")
+                .arg(text("dir", ".", "Where the data is, or is to be"))
+                .arg(
+                    text("write-out", "simple", "How to print")
+                        .short('w')
+                        .value_parser(["simple", "json"]),
+                ),
+        )
         .subcommand(
             Program::new("snapshot")
                 .about("Work on saved snapshots")

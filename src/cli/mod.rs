@@ -33,6 +33,13 @@ pub enum Invocation {
     Offline(Command),
     /// Put load on a server.
     Bench(Box<Plan>),
+    /// Look at this machine.
+    Doctor {
+        /// Where the data is, or is to be.
+        directory: PathBuf,
+        /// For programs rather than for people.
+        is_json: bool,
+    },
     /// Print and leave.
     Exit(Exit),
 }

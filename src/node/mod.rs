@@ -12,6 +12,7 @@
 
 pub mod bench;
 pub mod directory;
+pub mod doctor;
 mod lines;
 pub mod panic;
 pub mod run;
