@@ -201,12 +201,14 @@ fn draw_percentiles(area: &Area<'_>, title: &str, curves: &[Curve]) -> Drawn {
         .x_labels(12)
         .y_labels(10)
         .x_label_formatter(&|x| percentile_label(*x))
-        .y_label_formatter(&|y| short(*y))
+        .y_label_formatter(&|y| round_label(*y))
+        .y_max_light_lines(1)
         .light_line_style(RGBColor(235, 235, 235))
         .bold_line_style(RGBColor(205, 205, 205))
         .label_style(("sans-serif", 13))
         .draw()?;
-    draw_curves(&mut chart, curves, true)
+    // Percentiles rise to the right: there is room below them.
+    draw_curves(&mut chart, curves, true, SeriesLabelPosition::LowerRight)
 }
 
 fn draw_sizes(area: &Area<'_>, title: &str, size: &str, unit: &str, curves: &[Curve]) -> Drawn {
@@ -223,12 +225,13 @@ fn draw_sizes(area: &Area<'_>, title: &str, size: &str, unit: &str, curves: &[Cu
         .x_desc(size)
         .y_desc(unit)
         .x_label_formatter(&|x| short(*x))
-        .y_label_formatter(&|y| short(*y))
+        .y_label_formatter(&|y| round_label(*y))
+        .y_max_light_lines(1)
         .light_line_style(RGBColor(235, 235, 235))
         .bold_line_style(RGBColor(205, 205, 205))
         .label_style(("sans-serif", 13))
         .draw()?;
-    draw_curves(&mut chart, curves, false)
+    draw_curves(&mut chart, curves, false, SeriesLabelPosition::UpperLeft)
 }
 
 fn draw_time(area: &Area<'_>, title: &str, unit: &str, curves: &[Curve]) -> Drawn {
@@ -245,7 +248,7 @@ fn draw_time(area: &Area<'_>, title: &str, unit: &str, curves: &[Curve]) -> Draw
         .bold_line_style(RGBColor(225, 225, 225))
         .label_style(("sans-serif", 13))
         .draw()?;
-    draw_curves(&mut chart, curves, curves.len() > 1)
+    draw_curves(&mut chart, curves, curves.len() > 1, SeriesLabelPosition::UpperLeft)
 }
 
 fn builder<'a, 'b>(area: &'a Area<'b>, title: &str) -> ChartBuilder<'a, 'b, SVGBackend<'b>> {
@@ -263,6 +266,7 @@ fn draw_curves<'a, 'b: 'a, X, Y>(
     chart: &mut ChartContext<'a, SVGBackend<'b>, Cartesian2d<X, Y>>,
     curves: &[Curve],
     has_end_marks: bool,
+    position: SeriesLabelPosition,
 ) -> Drawn
 where
     X: Ranged<ValueType = f64> + ValueFormatter<f64>,
@@ -287,7 +291,7 @@ where
     if curves.len() > 1 {
         chart
             .configure_series_labels()
-            .position(SeriesLabelPosition::UpperLeft)
+            .position(position)
             .margin(12)
             .label_font(("sans-serif", 13))
             .background_style(WHITE.mix(0.85))
@@ -310,6 +314,15 @@ fn percentile_label(x: f64) -> String {
             (power - 2).max(0) as usize,
             100.0 * (1.0 - 10f64.powi(-power))
         ),
+    }
+}
+
+/// 1, 2 and 5 times powers of ten; nothing between, where labels would stand on each other.
+fn round_label(value: f64) -> String {
+    let digit = value / 10f64.powf((value * (1.0 + 1e-9)).log10().floor());
+    match [1.0, 2.0, 5.0].iter().any(|round| (digit / round - 1.0).abs() < 1e-6) {
+        true => short(value),
+        false => String::new(),
     }
 }
 
