@@ -91,6 +91,11 @@ impl<T> Executor<T> {
         &self.stats
     }
 
+    /// Whether its main future has ended.
+    pub fn is_finished(&self) -> bool {
+        self.thread.is_finished()
+    }
+
     /// Waits for the executor's main future. A panic there is passed on.
     pub fn join(self) -> io::Result<T> {
         match self.thread.join() {

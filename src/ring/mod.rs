@@ -15,11 +15,13 @@
 pub mod disk;
 pub mod enter;
 pub mod executor;
+pub mod facts;
 pub mod map;
 pub mod net;
 pub mod placement;
 pub mod probe;
 pub mod setup;
+pub mod sync_probe;
 pub mod thread;
 
 mod buffer;
