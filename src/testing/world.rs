@@ -21,7 +21,7 @@ use super::{
     faults::{Clock, Faults, Timing},
     net::Network,
     random::Random,
-    tree::Tree,
+    tree::{Inode, Tree},
 };
 
 /// A machine, by its place in the order in which they were named.
@@ -58,6 +58,10 @@ pub(super) struct Machine {
     pub next_handle: u64,
     pub next_write: u64,
     pub next_port: u16,
+    /// Operations on files that have not ended, of each life.
+    pub under_way: BTreeMap<u64, u64>,
+    /// Locks of lives that were killed, held until the last of those has ended.
+    pub lingering: BTreeMap<u64, Vec<(Inode, (u64, u64))>>,
 }
 
 struct Task {
@@ -172,6 +176,8 @@ impl World {
             next_handle: 0,
             next_write: 0,
             next_port: 20_000,
+            under_way: BTreeMap::new(),
+            lingering: BTreeMap::new(),
         });
         MachineId(place)
     }
@@ -401,17 +407,7 @@ impl MainWaker {
 
 /// A hash of bytes, for the trace.
 pub(super) fn digest(bytes: &[u8]) -> u64 {
-    let mut hash = bytes.len() as u64;
-    let (words, rest) = bytes.as_chunks::<8>();
-    for word in words {
-        hash = (hash ^ u64::from_le_bytes(*word))
-            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
-            .rotate_left(23);
-    }
-    for &byte in rest {
-        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-    }
-    hash
+    (bytes.len() as u64) << 32 | u64::from(crc32c::crc32c(bytes))
 }
 
 /// A wait that an event ends; dropped, it takes the event back.
