@@ -25,6 +25,7 @@
 mod disk;
 mod faults;
 mod host;
+pub mod linear;
 mod memory;
 mod net;
 mod random;

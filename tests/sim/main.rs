@@ -8,6 +8,7 @@
 mod check;
 mod client;
 mod history;
+mod linear;
 mod model;
 mod scene;
 mod server;
