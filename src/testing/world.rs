@@ -31,9 +31,12 @@ pub struct MachineId(pub(super) usize);
 /// The task that a run waits for; it belongs to no machine.
 pub(super) const MAIN_TASK: u64 = 0;
 /// Turns before a run is given up: something goes round without ever waiting.
-const TURNS_MAX: u64 = 200_000_000;
+const TURNS_MAX: u64 = 50_000_000;
 
 type LocalFuture = Pin<Box<dyn Future<Output = ()>>>;
+
+/// A file and the lock on it.
+type Lingering = (Inode, (u64, u64));
 
 /// A simulated machine.
 pub(super) struct Machine {
@@ -61,7 +64,7 @@ pub(super) struct Machine {
     /// Operations on files that have not ended, of each life.
     pub under_way: BTreeMap<u64, u64>,
     /// Locks of lives that were killed, held until the last of those has ended.
-    pub lingering: BTreeMap<u64, Vec<(Inode, (u64, u64))>>,
+    pub lingering: BTreeMap<u64, Vec<Lingering>>,
 }
 
 struct Task {

@@ -4,6 +4,7 @@
 //! A segment gets its name when its first batch is durable: no reader ever finds one without its head. Every segment that
 //! may still be needed is locked (flock), as etcd does, so that two processes never write one log.
 
+use crate::base::planted::{Planted, is_planted};
 use std::{
     cell::{Cell, RefCell},
     io,
@@ -365,8 +366,10 @@ async fn write_durably<F: File>(
     sync: WalSync,
 ) -> Result<(), WalFault> {
     let (written, _) = file.write_at(offset, bytes).await;
-    written.map_err(io_fault("write", path))?;
-    if sync == WalSync::WriteThenSync {
+    if !is_planted(Planted::WriteErrorIgnored) {
+        written.map_err(io_fault("write", path))?;
+    }
+    if sync == WalSync::WriteThenSync && !is_planted(Planted::LogSyncSkipped) {
         file.sync_data().await.map_err(io_fault("sync", path))?;
     }
     Ok(())
@@ -374,6 +377,9 @@ async fn write_durably<F: File>(
 
 /// Makes the names of the segments durable, and the log's own.
 async fn sync_names<H: Host>(host: &H, directory: &Path) -> Result<(), WalFault> {
+    if is_planted(Planted::SegmentNameUnsynced) {
+        return Ok(());
+    }
     for directory in [directory, parent_of(directory)] {
         let synced = host.disk().sync_directory(directory).await;
         synced.map_err(io_fault("sync", directory))?;
