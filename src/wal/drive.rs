@@ -4,6 +4,7 @@
 //! A segment gets its name when its first batch is durable: no reader ever finds one without its head. Every segment that
 //! may still be needed is locked (flock), as etcd does, so that two processes never write one log.
 
+use crate::base::planted::{Planted, is_planted};
 use std::{
     cell::{Cell, RefCell},
     io,
@@ -365,14 +366,20 @@ async fn write_durably<F: File>(
     sync: WalSync,
 ) -> Result<(), WalFault> {
     let (written, _) = match sync {
-        WalSync::WriteThenSync => file.write_durably_at(offset, bytes).await,
-        WalSync::Dsync | WalSync::None => file.write_at(offset, bytes).await,
+        WalSync::WriteThenSync if !is_planted(Planted::LogSyncSkipped) => file.write_durably_at(offset, bytes).await,
+        _ => file.write_at(offset, bytes).await,
     };
+    if is_planted(Planted::WriteErrorIgnored) {
+        return Ok(());
+    }
     written.map_err(io_fault("write", path))
 }
 
 /// Makes the names of the segments durable, and the log's own.
 async fn sync_names<H: Host>(host: &H, directory: &Path) -> Result<(), WalFault> {
+    if is_planted(Planted::SegmentNameUnsynced) {
+        return Ok(());
+    }
     for directory in [directory, parent_of(directory)] {
         let synced = host.disk().sync_directory(directory).await;
         synced.map_err(io_fault("sync", directory))?;
