@@ -31,6 +31,8 @@ pub const WATCH_QUEUE_RESPONSES_MAX: usize = 1024;
 pub const WATCH_CATCH_UP_WATCHERS_MAX: usize = 512;
 /// Bytes of answers that may wait for one client before its next large request waits, too.
 pub const CONNECTION_UNSENT_BYTES_MAX: usize = 4 << 20;
+/// What a long list that is being gathered counts as among them: its size is not known before.
+pub const SCAN_UNSENT_BYTES: usize = 1 << 20;
 /// Writes on their way through the log before further ones are refused (etcd: "too many requests").
 pub const PROPOSALS_PENDING_MAX: usize = 100_000;
 /// Bytes of writes on their way through the log before further ones are refused.
@@ -39,4 +41,5 @@ pub const PROPOSALS_PENDING_BYTES_MAX: usize = 256 << 20;
 const _: () = assert!(WAL_SEGMENT_BYTES.is_multiple_of(4096));
 const _: () = assert!(WAL_CUT_MARGIN_BYTES < WAL_SEGMENT_BYTES);
 const _: () = assert!(WAL_ZERO_STEP_BYTES.is_multiple_of(4096) && WAL_READ_BYTES.is_multiple_of(4096));
+const _: () = assert!(SCAN_UNSENT_BYTES < CONNECTION_UNSENT_BYTES_MAX);
 const _: () = assert!(BACKEND_WRITE_BYTES_MAX.is_multiple_of(4096));

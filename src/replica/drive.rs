@@ -462,7 +462,10 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
                 );
             }
             Request::Read(_) => {
-                if let Some(call) = self.desk.defer_if_choked(call, limits::CONNECTION_UNSENT_BYTES_MAX) {
+                let under_way = progress.scans.of_connection(&call.ticket) * limits::SCAN_UNSENT_BYTES;
+                let bytes_max = limits::CONNECTION_UNSENT_BYTES_MAX;
+                if let Some(call) = self.desk.defer_if_choked(call, under_way, bytes_max) {
+                    let answered = progress.outputs.replies.len();
                     answer::read(
                         &mut self.replica,
                         &self.facts,
@@ -471,6 +474,10 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
                         now,
                         &mut progress.outputs,
                     );
+                    for (ticket, reply) in &progress.outputs.replies[answered..] {
+                        self.desk
+                            .expect(*ticket, reply.outcome.as_ref().map_or(0, |message| message.len()));
+                    }
                 }
             }
             Request::Write(_) => unreachable!("writes pass the log"),
