@@ -77,7 +77,9 @@ impl Client {
                 Some(channel) => Some(channel),
                 None => Channel::connect(&self.host, Server::address(), Duration::from_secs(2)).await,
             };
-            let Some(usable) = usable else { continue };
+            let Some(usable) = usable.filter(|_| self.plan.is_open.get()) else {
+                continue;
+            };
             self.count += 1;
             if self.random.chance(0.01) {
                 usable.stop_reading(Duration::from_millis(self.random.below(1000)));
