@@ -4,7 +4,7 @@
 //!
 //! Needs root, FUSE, loop devices and ext4, and says so and passes where one of them is missing. A few cuts by default;
 //! `RINGD_SLOW=1` makes 50 for each way of syncing, `RINGD_POWER_CUTS` says how many, `RINGD_CRASH_SEED` repeats the choices
-//! of a run. The last scene shows that the disk is a judge: a server that does not sync must be found out.
+//! of a run. Before the cuts flushes are counted, and a server runs on filesystems in memory. One scene shows that the disk is a judge: a server that does not sync must be found out.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -34,6 +34,7 @@ use disk::Damage;
 use model::{Model, Random};
 use mount::Machine;
 use support::{
+    client::Client,
     process::{Plain, Process, Program, on_this_thread},
     world::World,
 };
@@ -57,6 +58,16 @@ fn main() -> ExitCode {
     };
     let seed = seed();
     println!("power: RINGD_CRASH_SEED={seed}");
+    let mut outcome = ExitCode::SUCCESS;
+    for check in [flushes(&mut machine), memory_filesystems(&machine)] {
+        match check {
+            Ok(told) => println!("power: ok. {told}"),
+            Err(problem) => {
+                println!("power: FAILED. {problem}");
+                outcome = ExitCode::FAILURE;
+            }
+        }
+    }
     let mut scenes = vec![
         (Program::Ringd, "--wal-sync=dsync", false),
         (Program::Ringd, "--wal-sync=fdatasync", false),
@@ -65,7 +76,6 @@ fn main() -> ExitCode {
     if Program::Etcd.path().is_some() {
         scenes.push((Program::Etcd, "--logger=zap", false));
     }
-    let mut outcome = ExitCode::SUCCESS;
     for (program, flag, loses) in scenes {
         let name = format!("power: {} {flag}", program.name());
         match (scene(&mut machine, program, flag, seed), loses) {
@@ -107,6 +117,72 @@ fn seed() -> u64 {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         now.expect("a clock after 1970").subsec_nanos().into()
     })
+}
+
+/// One client's puts, and what they cost the disk in flushes: one each at least, or, without syncs, next to none.
+fn flushes(machine: &mut Machine) -> Result<String, String> {
+    const PUTS: u64 = 300;
+    let mut told = format!("flushes of the disk for {PUTS} puts one after the other:");
+    for flag in ["--wal-sync=dsync", "--wal-sync=fdatasync", "--unsafe-no-fsync=true"] {
+        machine.format()?;
+        let mut process = Process::prepare(Program::Ringd, machine.root.clone(), &[flag]);
+        process.try_start()?;
+        let before = machine.traffic().0;
+        let world: Rc<dyn World> = Rc::new(Plain {
+            address: process.address(),
+        });
+        on_this_thread(async {
+            let client = Client::connect(&world).await;
+            for _ in 0..PUTS {
+                client.put("key", "value").await;
+            }
+        });
+        let flushes = machine.traffic().0 - before;
+        process.kill();
+        told += &format!(" {flushes} with {flag};");
+        let is_right = match flag {
+            "--unsafe-no-fsync=true" => flushes < PUTS / 10,
+            _ => flushes >= PUTS,
+        };
+        if !is_right {
+            return Err(told);
+        }
+    }
+    Ok(told)
+}
+
+/// A server on filesystems in memory: tmpfs, which some kernels give O_DIRECT, and ramfs, which has none.
+fn memory_filesystems(machine: &Machine) -> Result<String, String> {
+    let mut told = String::from("filesystems in memory:");
+    for kind in ["tmpfs", "ramfs"] {
+        let root = machine.mount_memory(kind)?;
+        let mut process = Process::prepare(Program::Ringd, root.clone(), &[]);
+        process.try_start()?;
+        let world = |process: &Process| -> Rc<dyn World> {
+            Rc::new(Plain {
+                address: process.address(),
+            })
+        };
+        on_this_thread(async { Client::connect(&world(&process)).await.put("key", "value").await });
+        process.kill();
+        process.try_start()?;
+        let found = on_this_thread(async { Client::connect(&world(&process)).await.get("key").await });
+        let is_buffered = process.log().contains("page cache");
+        let has_direct = mount::takes_direct(&root.join("probe"));
+        drop(process);
+        machine.unmount_memory(&root)?;
+        if found.kvs.len() != 1 || is_buffered == has_direct {
+            return Err(format!(
+                "{kind}: {} keys, O_DIRECT {has_direct}, warned {is_buffered}",
+                found.kvs.len()
+            ));
+        }
+        told += &format!(
+            " {kind} serves and {} O_DIRECT;",
+            if has_direct { "has" } else { "is warned of for want of" }
+        );
+    }
+    Ok(told)
 }
 
 /// Load, cut, recovery and comparison, over and over.

@@ -6,7 +6,10 @@ use std::{
     ffi::CString,
     fs::{self, File},
     io,
-    os::{fd::AsRawFd, unix::ffi::OsStrExt},
+    os::{
+        fd::AsRawFd,
+        unix::{ffi::OsStrExt, fs::OpenOptionsExt},
+    },
     path::{Path, PathBuf},
     process::Command,
     ptr, thread,
@@ -119,6 +122,19 @@ impl Machine {
         self.plug.traffic()
     }
 
+    /// A filesystem in memory, mounted on a directory of its own.
+    pub fn mount_memory(&self, kind: &str) -> Result<PathBuf, String> {
+        let directory = self.root.join(kind);
+        fs::create_dir_all(&directory).map_err(|error| error.to_string())?;
+        run("mount", &["-t", kind, "-o", "size=512m", "none", text(&directory)])?;
+        Ok(directory)
+    }
+
+    /// Ends it.
+    pub fn unmount_memory(&self, directory: &Path) -> Result<(), String> {
+        run("umount", &[text(directory)])
+    }
+
     /// Ends the mounts and removes the files.
     pub fn end(mut self) {
         let ended = self.unmount().and_then(|()| run("umount", &[text(&self.image)]));
@@ -185,6 +201,13 @@ fn run(program: &str, arguments: &[&str]) -> Result<(), String> {
     }
     let told = String::from_utf8_lossy(&output.stderr);
     Err(format!("{program} {arguments:?}: {}", told.trim()))
+}
+
+/// Whether the filesystem lets a file be opened with O_DIRECT.
+pub fn takes_direct(file: &Path) -> bool {
+    let mut options = File::options();
+    options.write(true).create(true).custom_flags(libc::O_DIRECT);
+    options.open(file).is_ok()
 }
 
 /// `ringd check` of a data directory.
