@@ -235,18 +235,24 @@ fn leases_and_transactions_are_bounded() {
             Box::new(raw) as Held
         },
     );
-    // Pending writes are bounded by `PROPOSALS_PENDING_BYTES_MAX`; what is applied goes to the tree and to raft's log, of
-    // which `--snapshot-count` says how much stays.
+    // What waits, what is in the log three times, what is on its way into the tree (the batch that gathers and the one that
+    // is written, each with all that was in the log when it closed), and of raft's log what `--snapshot-count` keeps.
     let pending = limits::PROPOSALS_PENDING_BYTES_MAX as u64;
+    let log = limits::PROPOSALS_UNDER_WAY_BYTES_MAX as u64;
+    let tree = limits::BACKEND_OPEN_BYTES_MAX as u64;
     withstand_with(
-        "400 transactions of 1.4 MiB from 20 connections",
-        2 * pending,
-        &["--snapshot-count=100", "--experimental-snapshot-catchup-entries=10"],
+        "1,200 transactions of 1.4 MiB from 20 connections",
+        pending + 3 * log + 2 * (tree + log) + 200 * 3 * MIB / 2,
+        &[
+            "--snapshot-count=100",
+            "--experimental-snapshot-catchup-entries=10",
+            "--quota-backend-bytes=8000000000",
+        ],
         |address| async move {
             let mut held = Vec::new();
             for sender in 0..20u32 {
                 let mut raw = Raw::connect(address, 65_535).await;
-                for index in 0..20 {
+                for index in 0..60 {
                     let success = (0..128)
                         .map(|op| pb::RequestOp {
                             request: Some(pb::request_op::Request::RequestPut(pb::PutRequest {
