@@ -34,7 +34,7 @@ pub struct Store<H: Host> {
     host: H,
     volume: Volume<H>,
     /// Jobs that change the tree, in order; the first is under way.
-    jobs: VecDeque<QueuedJob<H>>,
+    jobs: VecDeque<(JobId, JobOf<H>)>,
     job: JobState,
     /// Jobs that only read; all are under way, by turns.
     reads: VecDeque<Read<H>>,
@@ -49,7 +49,6 @@ pub struct Store<H: Host> {
 }
 
 /// A job that changes the tree, and its name.
-type QueuedJob<H> = (JobId, Box<dyn StoreJob<MapOf<H>>>);
 
 /// The job under way.
 struct JobState {
@@ -65,8 +64,10 @@ struct JobState {
     paused_until: Monotonic,
 }
 
+type JobOf<H> = Box<dyn StoreJob<MapOf<H>>>;
+
 enum Read<H: Host> {
-    Job(JobId, Box<dyn StoreJob<MapOf<H>>>),
+    Job(JobId, JobOf<H>),
     Hash(JobId, HashJob<MapOf<H>>),
 }
 
