@@ -104,7 +104,7 @@ fn half_messages_are_bounded() {
     );
     withstand(
         "half messages of 64 KiB on 400 connections",
-        400 * (2 * 64 << 10),
+        400 * (128 << 10),
         |address| half_messages(address, 400, 1, 64 << 10),
     );
 }
