@@ -112,6 +112,10 @@ fn common_flags() -> Vec<Arg> {
         text("write-out", "table", "What is printed")
             .short('w')
             .value_parser(["table", "json"]),
+        switch(
+            "retry-too-many-requests",
+            "Send what an overloaded server refuses with these words again after 10 ms; its latency counts on",
+        ),
         Arg::new("save")
             .long("save")
             .value_name("PREFIX")
@@ -232,6 +236,9 @@ pub fn plan(matches: &ArgMatches) -> Result<Plan, String> {
         values: values(matches)?,
         workload: workload(name, matches)?,
         seed: integer(matches, "seed"),
+        retries_refused: *matches
+            .get_one::<bool>("retry-too-many-requests")
+            .expect("has a default"),
         outputs: Outputs {
             format: match string(matches, "write-out") {
                 "json" => PrintFormat::Json,
