@@ -10,9 +10,10 @@
 //! ```
 //!
 //! glommio 0.9.0 is used as published; what it lacks is made up for from outside: [`setup`] adds a ring flag,
-//! [`executor`] keeps a guard timer against its lost wake-up, and [`net`] binds its own sockets.
+//! [`enter`] keeps needless calls from the kernel and has a write and its sync made one request, [`executor`] keeps a guard timer against its lost wake-up, and [`net`] binds its own sockets.
 
 pub mod disk;
+pub mod enter;
 pub mod executor;
 pub mod facts;
 pub mod map;
@@ -26,6 +27,7 @@ pub mod thread;
 mod buffer;
 mod detached;
 mod files;
+mod queue;
 mod system;
 
 pub use disk::{RingBuffer, RingDisk, RingFile};

@@ -25,6 +25,7 @@
 mod disk;
 mod faults;
 mod host;
+pub mod linear;
 mod memory;
 mod net;
 mod random;
@@ -142,6 +143,8 @@ impl Sim {
         let mut chaos = self.world.chaos.borrow_mut().fork(4);
         self.world.with_machine(host.machine(), |machine| {
             machine.boot += 1;
+            machine.under_way.clear();
+            machine.lingering.clear();
             machine.tree.crash(unsynced, &mut chaos);
         });
     }

@@ -8,7 +8,9 @@
 mod check;
 mod client;
 mod history;
+mod linear;
 mod model;
+mod planted;
 mod scene;
 mod server;
 mod watcher;
@@ -21,8 +23,6 @@ use std::{
     time::Instant,
 };
 
-#[cfg(debug_assertions)]
-use ringd::base::planted::{self, Planted};
 use scene::{Report, play};
 
 fn main() -> ExitCode {
@@ -73,6 +73,7 @@ fn replay(seeds: &[u64]) -> ExitCode {
     if let Ok(level) = env::var("RINGD_SIM_LOG") {
         tracing_subscriber::fmt().with_env_filter(level).without_time().init();
     }
+    planted::plant_one();
     let mut outcome = ExitCode::SUCCESS;
     for &seed in seeds {
         let report = attempt(seed, !is_slow());
@@ -117,46 +118,10 @@ fn run() -> ExitCode {
         nanos as f64 / 1e9,
         started.elapsed().as_secs_f64()
     );
-    let is_found = find_planted();
+    let is_found = planted::find(|seed| attempt(seed, true).fault);
     if failed.is_empty() && is_found {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     }
-}
-
-/// Bugs to order, and the seeds within which each must be found.
-#[cfg(debug_assertions)]
-const PLANTED: &[(Planted, u64)] = &[
-    (Planted::AnswerBeforeDurable, 10),
-    (Planted::AppliedApart, 10),
-    (Planted::LeaseEarly, 20),
-    (Planted::EventDropped, 20),
-];
-
-/// Whether the simulator finds what was planted for it.
-#[cfg(debug_assertions)]
-fn find_planted() -> bool {
-    let hook = std::panic::take_hook();
-    std::panic::set_hook(Box::new(|_| {}));
-    let mut is_found = true;
-    for &(bug, seeds_max) in PLANTED {
-        planted::plant(Some(bug));
-        let found = (1..=seeds_max).find_map(|seed| Some((seed, attempt(seed, true).fault?)));
-        planted::plant(None);
-        match found {
-            Some((seed, fault)) => println!("{bug:?} is found by seed {seed}: {fault:.160}"),
-            None => {
-                println!("{bug:?} is not found by {seeds_max} seeds");
-                is_found = false;
-            }
-        }
-    }
-    std::panic::set_hook(hook);
-    is_found
-}
-
-#[cfg(not(debug_assertions))]
-fn find_planted() -> bool {
-    true
 }

@@ -34,7 +34,7 @@ pub struct Store<H: Host> {
     host: H,
     volume: Volume<H>,
     /// Jobs that change the tree, in order; the first is under way.
-    jobs: VecDeque<(JobId, Box<dyn StoreJob<MapOf<H>>>)>,
+    jobs: VecDeque<(JobId, JobOf<H>)>,
     job: JobState,
     /// Jobs that only read; all are under way, by turns.
     reads: VecDeque<Read<H>>,
@@ -60,8 +60,10 @@ struct JobState {
     paused_until: Monotonic,
 }
 
+type JobOf<H> = Box<dyn StoreJob<MapOf<H>>>;
+
 enum Read<H: Host> {
-    Job(JobId, Box<dyn StoreJob<MapOf<H>>>),
+    Job(JobId, JobOf<H>),
     Hash(JobId, HashJob<MapOf<H>>),
 }
 
