@@ -19,6 +19,7 @@ use super::{
     compactor::Compactor,
     cycle::{Replica, refusal},
     file_work::FileWorks,
+    intake::{Admission, Intake, UnderWay},
     jobs::CompactionPace,
     leases::{self, Identity},
     outputs::{Outputs, Requested, Stopwatch},
@@ -113,6 +114,9 @@ struct Progress<M: crate::host::Map> {
     write: Option<LogWrite>,
     outputs: Outputs,
     calls: Vec<Call>,
+    intake: Intake,
+    /// Since when entries wait for the write in flight to end.
+    gathering_since: Option<Monotonic>,
     next_tick: Monotonic,
     next_lease_tick: Monotonic,
     committed_at: Monotonic,
@@ -149,6 +153,8 @@ pub async fn run<H: Host, M: crate::host::Map>(mut home: Home<H, M>) -> Result<H
             ..Outputs::default()
         },
         calls: Vec::new(),
+        intake: Intake::default(),
+        gathering_since: None,
         next_tick: now + home.options.heartbeat,
         next_lease_tick: now,
         committed_at: now,
@@ -172,7 +178,7 @@ pub async fn run<H: Host, M: crate::host::Map>(mut home: Home<H, M>) -> Result<H
         home.feed_history();
         home.tick(&mut progress, now);
         home.replica.turn(now, &mut progress.outputs)?;
-        home.start_write(&mut progress);
+        home.start_write(&mut progress, now);
         progress
             .telemetry
             .applied(&mut progress.outputs.stopwatch, home.options.slow_apply);
@@ -193,6 +199,9 @@ pub async fn run<H: Host, M: crate::host::Map>(mut home: Home<H, M>) -> Result<H
         home.desk.counters().turn_fine.observe(home.host.now().since(now));
         progress.is_stopping |= woken.is_stopped;
         if progress.is_stopping && progress.write.is_none() && !home.replica.state().tree().is_committing() {
+            while let Some(call) = progress.intake.pop() {
+                home.replica.submit(call, now, &mut progress.outputs);
+            }
             home.replica.stop(&mut progress.outputs);
             home.carry_out(&mut progress, now);
             return Ok(home);
@@ -209,6 +218,7 @@ async fn wait<H: Host, M: crate::host::Map>(home: &mut Home<H, M>, progress: &mu
     let has_work = progress.compactor.has_work()
         || progress.scans.has_work()
         || home.desk.has_calls()
+        || progress.intake.has_ready(home.under_way())
         || home.replica.has_proposals();
     let wake_at = progress
         .next_tick
@@ -217,14 +227,11 @@ async fn wait<H: Host, M: crate::host::Map>(home: &mut Home<H, M>, progress: &mu
     if progress.timer.as_ref().is_none_or(|(at, _)| wake_at < *at) {
         progress.timer = Some((wake_at, Box::pin(home.host.sleep_until(wake_at))));
     }
-    let mut is_first = true;
+    // With work of its own the loop still lets the others of this core have their turn, and the host its look at what came.
+    let mut rest = has_work.then(|| Box::pin(home.host.yield_now()));
     poll_fn(|context| {
         let mut woken = Woken::default();
-        // With work of its own the loop still lets the others of this core have their turn.
-        let mut is_woken = has_work && !std::mem::take(&mut is_first);
-        if has_work && !is_woken {
-            context.waker().wake_by_ref();
-        }
+        let mut is_woken = rest.as_mut().is_some_and(|rest| rest.as_mut().poll(context).is_ready());
         is_woken |= home.desk.replica_notify().poll_notified(context).is_ready();
         is_woken |= poll_write(&mut progress.write, &mut woken, context);
         if home.stop.poll_notified(context).is_ready() {
@@ -287,7 +294,7 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
         }
         self.replica.campaign();
         self.replica.turn(now, &mut progress.outputs)?;
-        self.start_write(progress);
+        self.start_write(progress, now);
         self.carry_out(progress, now);
         Ok(())
     }
@@ -342,9 +349,24 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
     }
 
     fn take_calls(&mut self, progress: &mut Progress<M>, now: Monotonic) {
+        while let Some(call) = progress.intake.release(self.under_way()) {
+            self.replica.submit(call, now, &mut progress.outputs);
+        }
         self.desk.take_calls(&mut progress.calls);
         for call in progress.calls.drain(..) {
-            self.replica.submit(call, now, &mut progress.outputs);
+            match progress.intake.take(call, self.under_way()) {
+                Admission::Now(call) => self.replica.submit(call, now, &mut progress.outputs),
+                Admission::Held => {}
+                Admission::Refused(call) => self.replica.refuse(call.ticket, &mut progress.outputs),
+            }
+        }
+    }
+
+    fn under_way(&self) -> UnderWay {
+        let tree = self.replica.state().tree();
+        UnderWay {
+            log_bytes: self.replica.waiting_bytes(),
+            tree_bytes: if tree.is_committing() { tree.open_bytes() } else { 0 },
         }
     }
 
@@ -407,13 +429,21 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
 
     /// Begins the next write of the log if there is something to write and the one before has ended. Polled once, so
     /// that it is on its way before this turn's answers are made.
-    fn start_write(&mut self, progress: &mut Progress<M>) {
+    fn start_write(&mut self, progress: &mut Progress<M>, now: Monotonic) {
         if progress.write.is_some() {
+            if progress.gathering_since.is_none() && self.replica.log_has_gathered() {
+                progress.gathering_since = Some(now);
+            }
             return;
         }
         let wal = self.wal.clone();
         if let Some(batch) = self.replica.seal_log(|len| wal.buffer(len)) {
             progress.write = Some(Box::pin(async move { wal.write(batch).await }));
+            let waited = progress
+                .gathering_since
+                .take()
+                .map_or(Duration::ZERO, |since| now.since(since));
+            self.desk.counters().wal_batch_fine.observe(waited);
             if is_planted(Planted::AnswerBeforeDurable) {
                 self.replica.persisted(&mut progress.outputs);
             }
@@ -462,7 +492,10 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
                 );
             }
             Request::Read(_) => {
-                if let Some(call) = self.desk.defer_if_choked(call, limits::CONNECTION_UNSENT_BYTES_MAX) {
+                let under_way = progress.scans.of_connection(&call.ticket) * limits::SCAN_UNSENT_BYTES;
+                let bytes_max = limits::CONNECTION_UNSENT_BYTES_MAX;
+                if let Some(call) = self.desk.defer_if_choked(call, under_way, bytes_max) {
+                    let answered = progress.outputs.replies.len();
                     answer::read(
                         &mut self.replica,
                         &self.facts,
@@ -471,6 +504,10 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
                         now,
                         &mut progress.outputs,
                     );
+                    for (ticket, reply) in &progress.outputs.replies[answered..] {
+                        self.desk
+                            .expect(*ticket, reply.outcome.as_ref().map_or(0, |message| message.len()));
+                    }
                 }
             }
             Request::Write(_) => unreachable!("writes pass the log"),
@@ -517,7 +554,8 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
     fn commit(&mut self, progress: &mut Progress<M>, now: Monotonic) -> Result<(), Fault> {
         let is_due = now >= self.commit_due(progress);
         let backend = self.replica.state().tree();
-        let is_full = backend.operations() >= self.options.commit_operations_max;
+        let is_full = backend.operations() >= self.options.commit_operations_max
+            || backend.open_bytes() >= limits::BACKEND_BATCH_BYTES_MAX;
         let is_wanted = is_due
             || is_full
             || progress.works.wants_commit()

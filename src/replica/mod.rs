@@ -12,6 +12,7 @@ pub mod cycle;
 pub mod drive;
 mod fault;
 pub mod file_work;
+pub mod intake;
 pub mod jobs;
 pub mod leases;
 pub mod outputs;
