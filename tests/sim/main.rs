@@ -11,6 +11,7 @@ mod history;
 mod linear;
 mod model;
 mod planted;
+mod rot;
 mod scene;
 mod server;
 mod watcher;
