@@ -168,13 +168,15 @@ pub async fn run<H: Host, M: crate::host::Map>(mut home: Home<H, M>) -> Result<H
         let woken = wait(&mut home, &mut progress).await?;
         let now = home.host.now();
         progress.works.set_now(now);
+        // Before the written entries count as committed: what is committed and not applied yet, which it is further down,
+        // must not pass for a member that cannot keep up.
+        home.take_calls(&mut progress, now);
         if let Some(result) = woken.written {
             progress.telemetry.log_written(&result?);
             if !is_planted(Planted::AnswerBeforeDurable) {
                 home.replica.persisted(&mut progress.outputs);
             }
         }
-        home.take_calls(&mut progress, now);
         home.feed_history();
         home.tick(&mut progress, now);
         home.replica.turn(now, &mut progress.outputs)?;
