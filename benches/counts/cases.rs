@@ -27,7 +27,10 @@ use ringd::{
 };
 
 /// Name, operations, and what runs them.
-pub const CASES: &[(&str, u64, fn(u64) -> u64)] = &[
+pub type Case = (&'static str, u64, fn(u64) -> u64);
+
+/// All cases.
+pub const CASES: &[Case] = &[
     ("hpack: a call's block, indexed", 20_000, |count| hpack(count, true)),
     ("hpack: a call's block, Huffman literals", 5_000, |count| {
         hpack(count, false)

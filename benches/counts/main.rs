@@ -52,6 +52,9 @@ fn count_all(saves: bool, arguments: &[String]) -> Result<(), String> {
         );
     }
     let filters: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
+    if saves && !filters.is_empty() {
+        return Err("--save writes all cases: give it no filter".to_owned());
+    }
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/counts/baseline.txt");
     let baseline = read_baseline(&path);
     let mut lines = format!(
