@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use prost::Message;
-use raft::eraftpb::{ConfState, Entry, EntryType, HardState};
+use raft::eraftpb::{Entry, EntryType, HardState};
 
 use super::{
     Fault,
@@ -48,13 +48,37 @@ pub struct BootOptions {
     pub learners_max: usize,
 }
 
-/// The members that a new cluster is made of. A lone one, until clusters come.
+/// The members that a new cluster is made of.
 #[derive(Clone, Debug)]
 pub struct NewCluster {
     /// `--initial-cluster-token`.
     pub token: String,
-    /// Where this member's peers would reach it.
-    pub peer_urls: Vec<String>,
+    /// This member's name.
+    pub name: String,
+    /// Names and peer URLs of all of them (`--initial-cluster`), this one included.
+    pub members: Vec<(String, Vec<String>)>,
+}
+
+impl NewCluster {
+    /// The founding members in the order of their ids; and which of them this one is, if it is.
+    fn founders(&self) -> (Option<MemberId>, Vec<Member>) {
+        let mut own_id = None;
+        let founder = |(name, peer_urls): &(String, Vec<String>)| {
+            let id = member::ids::initial_member_id(peer_urls, &self.token);
+            if *name == self.name {
+                own_id = Some(id);
+            }
+            Member {
+                id,
+                name: name.clone(),
+                peer_urls: peer_urls.clone(),
+                ..Member::default()
+            }
+        };
+        let mut founders: Vec<Member> = self.members.iter().map(founder).collect();
+        founders.sort_unstable_by_key(|member| member.id);
+        (own_id, founders)
+    }
 }
 
 /// What a start finds or makes.
@@ -110,7 +134,6 @@ pub async fn boot<H: Host, M: Map>(
             snapshot: LogIndex(metadata.index),
         });
     }
-    let restored = apply::restore_store(&backend)?;
     let config = StateConfig {
         cluster_id: log.cluster_id,
         member_id: log.member_id,
@@ -126,8 +149,7 @@ pub async fn boot<H: Host, M: Map>(
             ..options.lease
         },
     };
-    let resume_compaction = restored.resume_compaction;
-    let state = State::open(backend, restored, config)?;
+    let (state, resume_compaction) = open_state(backend, config)?;
     let memory = MemoryLog::new(
         LogIndex(metadata.index),
         Term(metadata.term),
@@ -135,8 +157,8 @@ pub async fn boot<H: Host, M: Map>(
         log.replay.hard_state,
         log.replay.entries,
     );
-    let mut consensus = Consensus::new(log.member_id, memory, LogIndex(metadata.index), options.timing);
-    consensus.set_election_timeout(host.random_u64());
+    let applied = LogIndex(metadata.index);
+    let consensus = Consensus::new(log.member_id, memory, applied, options.timing, host.random_u64());
     let ids = RequestIds::new(log.member_id, host.wall_time());
     let entropy = host.random_u64();
     let replica = Replica::new(
@@ -159,6 +181,13 @@ pub async fn boot<H: Host, M: Map>(
     })
 }
 
+/// Opens the state over a tree; with it comes the revision of a compaction to resume.
+pub fn open_state<M: Map>(backend: Backend<M>, config: StateConfig) -> Result<(State<Backend<M>>, Option<i64>), Fault> {
+    let restored = apply::restore_store(&backend)?;
+    let resume_compaction = restored.resume_compaction;
+    Ok((State::open(backend, restored, config)?, resume_compaction))
+}
+
 /// A log that is there already.
 async fn reopen<H: Host>(host: &H, options: &BootOptions, snapshots: &SnapshotFiles<H>) -> Result<Log<H>, Fault> {
     let directory = &options.wal_directory;
@@ -175,8 +204,11 @@ async fn reopen<H: Host>(host: &H, options: &BootOptions, snapshots: &SnapshotFi
     let (member_id, cluster_id) = (MemberId(metadata.node_id()), ClusterId(metadata.cluster_id()));
     // A crash while the log was founded leaves its head, and not or only in part what comes first. Nobody was told
     // anything yet: it is written again.
-    if snapshot.is_none() && replay.hard_state.commit == 0 && replay.entries.len() <= 1 {
-        write_first_entry(&wal, &mut encoder, &mut replay, member_id, &options.cluster).await?;
+    if snapshot.is_none() && replay.hard_state.term == 0 {
+        if options.cluster.founders().0 != Some(member_id) {
+            return Err(Fault::NotAFounder);
+        }
+        write_founding(&wal, &mut encoder, &mut replay, &options.cluster).await?;
     }
     tracing::info!(
         "cluster-id" = format!("{cluster_id:x}"),
@@ -194,19 +226,21 @@ async fn reopen<H: Host>(host: &H, options: &BootOptions, snapshots: &SnapshotFi
     })
 }
 
-/// A new cluster's log: its metadata, and the entry that adds its first member, which counts as committed (raft's
+/// A new cluster's log: its metadata, and the entries that add its first members, which count as committed (raft's
 /// bootstrap as etcd does it).
 async fn found<H: Host>(host: &H, options: &BootOptions) -> Result<Log<H>, Fault> {
     let cluster = &options.cluster;
-    let member_id = member::ids::initial_member_id(&cluster.peer_urls, &cluster.token);
-    let cluster_id = member::ids::cluster_id(&[member_id]);
+    let (member_id, founders) = cluster.founders();
+    let member_id = member_id.ok_or(Fault::NotAFounder)?;
+    let ids: Vec<MemberId> = founders.iter().map(|member| member.id).collect();
+    let cluster_id = member::ids::cluster_id(&ids);
     let metadata = walpb::Metadata {
         node_id: Some(member_id.0),
         cluster_id: Some(cluster_id.0),
     };
     let (wal, mut encoder) = Wal::create(host, &options.wal_directory, &metadata.encode_to_vec(), options.wal).await?;
     let mut replay = Replay::default();
-    write_first_entry(&wal, &mut encoder, &mut replay, member_id, cluster).await?;
+    write_founding(&wal, &mut encoder, &mut replay, cluster).await?;
     tracing::info!(
         "cluster-id" = format!("{cluster_id:x}"),
         "local-member-id" = format!("{member_id:x}"),
@@ -222,42 +256,40 @@ async fn found<H: Host>(host: &H, options: &BootOptions) -> Result<Log<H>, Fault
     })
 }
 
-/// Writes the entry that adds the first member, and that it is committed.
-async fn write_first_entry<H: Host>(
+/// Writes the entries that add the founding members, and that they are committed. All members write the same.
+async fn write_founding<H: Host>(
     wal: &Wal<H>,
     encoder: &mut LogEncoder,
     replay: &mut Replay,
-    member_id: MemberId,
     cluster: &NewCluster,
 ) -> Result<(), Fault> {
-    let member = Member {
-        id: member_id,
-        peer_urls: cluster.peer_urls.clone(),
-        ..Member::default()
+    let (_, founders) = cluster.founders();
+    let entry = |(position, member): (usize, &Member)| {
+        let change = raftpb::ConfChange {
+            id: Some(0),
+            r#type: Some(raftpb::ConfChangeType::ConfChangeAddNode as i32),
+            node_id: Some(member.id.0),
+            context: Some(member::json::member(member)),
+        };
+        Entry {
+            entry_type: EntryType::EntryConfChange,
+            term: 1,
+            index: 1 + position as u64,
+            data: Bytes::from(change.encode_to_vec()),
+            ..Entry::default()
+        }
     };
-    let change = raftpb::ConfChange {
-        id: Some(0),
-        r#type: Some(raftpb::ConfChangeType::ConfChangeAddNode as i32),
-        node_id: Some(member_id.0),
-        context: Some(member::json::add_context(&member, false)),
-    };
-    let entry = Entry {
-        entry_type: EntryType::EntryConfChange,
-        term: 1,
-        index: 1,
-        data: Bytes::from(change.encode_to_vec()),
-        ..Entry::default()
-    };
+    let entries: Vec<Entry> = founders.iter().enumerate().map(entry).collect();
     let hard_state = HardState {
         term: 1,
-        commit: 1,
+        commit: entries.len() as u64,
         ..HardState::default()
     };
-    encoder.append(std::slice::from_ref(&entry), Some(&hard_state));
-    let batch = encoder.seal(|len| wal.buffer(len)).expect("an entry has gathered");
+    encoder.append(&entries, Some(&hard_state));
+    let batch = encoder.seal(|len| wal.buffer(len)).expect("entries have gathered");
     wal.write(batch).await?;
     replay.hard_state = hard_state;
-    replay.entries = vec![entry];
+    replay.entries = entries;
     Ok(())
 }
 
@@ -270,7 +302,7 @@ fn applied_index<M: Map>(backend: &Backend<M>) -> Result<u64, Fault> {
 }
 
 /// The members as a snapshot has them.
-fn snapshot_members(snapshot: Option<&raft::eraftpb::Snapshot>) -> Result<Membership, Fault> {
+pub(super) fn snapshot_members(snapshot: Option<&raft::eraftpb::Snapshot>) -> Result<Membership, Fault> {
     let Some(snapshot) = snapshot else {
         return Ok(Membership::default());
     };
@@ -284,9 +316,4 @@ fn snapshot_members(snapshot: Option<&raft::eraftpb::Snapshot>) -> Result<Member
     });
     let version = image.cluster_version.as_deref().and_then(ClusterVersion::parse);
     Ok(Membership::restore(members, image.removed, version, None))
-}
-
-/// Whether the members of a log are more than one: such a member needs its peers, which are later work.
-pub fn has_other_voters(conf_state: &ConfState, member_id: MemberId) -> bool {
-    conf_state.voters.iter().any(|voter| *voter != member_id.0)
 }

@@ -12,16 +12,20 @@ use std::{
     time::Duration,
 };
 
+use raft::eraftpb::Message;
+
 use super::{
     Fault,
     answer::{self, Facts},
     auto_compaction::{AutoCompactor, Look, Retention},
     compactor::Compactor,
-    cycle::{Replica, refusal},
+    cycle::{Publication, Replica, refusal},
     file_work::FileWorks,
+    install::Installer,
     jobs::CompactionPace,
     leases::{self, Identity},
     outputs::{Outputs, Requested, Stopwatch},
+    peers::Stopping,
     scans::Scans,
     snapshotter::Snapshotter,
     telemetry::{self, Telemetry},
@@ -37,12 +41,14 @@ use crate::{
     limits,
     mvcc::history_slice,
     ops::health::HealthAlarm,
+    peer::Exchange,
     propose::{Call, FileWork, Read, Request, Ticket, Write},
     rpc::{
         desk::Desk,
         http::MemberView,
         watch::{HISTORY_SLICE, Watches},
     },
+    snapshot::SnapshotFiles,
     wal::{Wal, WalFault, WriteReport},
     watch::ResponseIdentity,
     wire::proto::etcdserverpb::{AlarmType, CompactionRequest},
@@ -82,6 +88,10 @@ pub struct Home<H: Host, M: crate::host::Map> {
     pub replica: Replica<Backend<M>>,
     /// The log's files.
     pub wal: Rc<Wal<H>>,
+    /// The way to the other members.
+    pub exchange: Rc<Exchange>,
+    /// Whether it leads anywhere.
+    pub reaches_peers: bool,
     /// Connections of this core.
     pub desk: Rc<Desk>,
     /// Their watchers.
@@ -90,6 +100,8 @@ pub struct Home<H: Host, M: crate::host::Map> {
     pub store: Sender<StoreRequest<M>>,
     /// From it.
     pub store_events: Receiver<StoreEvent<M>>,
+    /// The directory of snapshots.
+    pub snapshots: Rc<SnapshotFiles<H>>,
     /// `.snap` files, and what of the log they make needless.
     pub snapshotter: Snapshotter<H>,
     /// A compaction that a crash interrupted, to go on with.
@@ -104,24 +116,38 @@ type Timer = Pin<Box<dyn Future<Output = ()>>>;
 type LogWrite = Pin<Box<dyn Future<Output = Result<WriteReport, WalFault>>>>;
 
 /// What the loop remembers from turn to turn.
-struct Progress<M: crate::host::Map> {
-    works: FileWorks<M>,
-    compactor: Compactor,
-    scans: Scans,
+pub(super) struct Progress<M: crate::host::Map> {
+    pub(super) works: FileWorks<M>,
+    pub(super) compactor: Compactor,
+    pub(super) scans: Scans,
+    pub(super) installer: Installer<M>,
+    /// Followers that need a snapshot: raft's messages, which wait for a commit.
+    pub(super) snapshots_wanted: Vec<Message>,
     telemetry: Telemetry,
     auto_compactor: Option<AutoCompactor>,
-    write: Option<LogWrite>,
-    outputs: Outputs,
+    pub(super) write: Option<LogWrite>,
+    /// When the last write of the log began.
+    pub(super) write_began: Option<Monotonic>,
+    /// A leader whose disk is stalled tries to hand over again from this time on.
+    pub(super) next_hand_over: Monotonic,
+    pub(super) outputs: Outputs,
     calls: Vec<Call>,
     next_tick: Monotonic,
     next_lease_tick: Monotonic,
     committed_at: Monotonic,
-    is_stopping: bool,
+    pub(super) stopping: Stopping,
     is_ready: bool,
     /// What the health endpoints know may have changed.
     is_view_stale: bool,
     /// One timer for all that is due; it may fire early, never late.
     timer: Option<(Monotonic, Timer)>,
+}
+
+impl<M: crate::host::Map> Progress<M> {
+    /// What the health endpoints know has changed.
+    pub(super) fn set_view_stale(&mut self) {
+        self.is_view_stale = true;
+    }
 }
 
 /// What woke the loop.
@@ -141,9 +167,13 @@ pub async fn run<H: Host, M: crate::host::Map>(mut home: Home<H, M>) -> Result<H
         works: FileWorks::new(home.desk.counters().clone(), home.options.compaction_pace),
         compactor: Compactor::default(),
         scans: Scans::default(),
+        installer: Installer::default(),
+        snapshots_wanted: Vec::new(),
         auto_compactor: home.auto_compactor(now),
         telemetry: Telemetry::new(home.desk.counters().clone(), now),
         write: None,
+        write_began: None,
+        next_hand_over: now,
         outputs: Outputs {
             stopwatch: stopwatch(&home),
             ..Outputs::default()
@@ -152,7 +182,7 @@ pub async fn run<H: Host, M: crate::host::Map>(mut home: Home<H, M>) -> Result<H
         next_tick: now + home.options.heartbeat,
         next_lease_tick: now,
         committed_at: now,
-        is_stopping: false,
+        stopping: Stopping::No,
         is_ready: false,
         is_view_stale: true,
         timer: None,
@@ -168,6 +198,8 @@ pub async fn run<H: Host, M: crate::host::Map>(mut home: Home<H, M>) -> Result<H
                 home.replica.persisted(&mut progress.outputs);
             }
         }
+        home.take_news(&mut progress)?;
+        home.install(&mut progress)?;
         home.take_calls(&mut progress, now);
         home.feed_history();
         home.tick(&mut progress, now);
@@ -182,6 +214,7 @@ pub async fn run<H: Host, M: crate::host::Map>(mut home: Home<H, M>) -> Result<H
             &home.desk,
             &mut home.replica,
             progress.works.durable_applied(),
+            home.exchange.snapshots_in_flight() > 0,
         )?;
         progress
             .scans
@@ -191,8 +224,12 @@ pub async fn run<H: Host, M: crate::host::Map>(mut home: Home<H, M>) -> Result<H
         home.tell_view(&mut progress);
         home.commit(&mut progress, now)?;
         home.desk.counters().turn_fine.observe(home.host.now().since(now));
-        progress.is_stopping |= woken.is_stopped;
-        if progress.is_stopping && progress.write.is_none() && !home.replica.state().tree().is_committing() {
+        if woken.is_stopped {
+            home.begin_stop(&mut progress, now);
+        }
+        home.end_hand_over(&mut progress, now);
+        let is_stopping = progress.stopping == Stopping::Yes;
+        if is_stopping && progress.write.is_none() && !home.replica.state().tree().is_committing() {
             home.replica.stop(&mut progress.outputs);
             home.carry_out(&mut progress, now);
             return Ok(home);
@@ -209,6 +246,7 @@ async fn wait<H: Host, M: crate::host::Map>(home: &mut Home<H, M>, progress: &mu
     let has_work = progress.compactor.has_work()
         || progress.scans.has_work()
         || home.desk.has_calls()
+        || home.exchange.has_news()
         || home.replica.has_proposals();
     let wake_at = progress
         .next_tick
@@ -238,9 +276,13 @@ async fn wait<H: Host, M: crate::host::Map>(home: &mut Home<H, M>, progress: &mu
             progress.telemetry.store_event(&event);
             progress.works.set_now(home.host.now());
             progress.works.set_wall_time(home.host.wall_time());
-            progress
-                .works
-                .take_event(event, &mut home.replica, &mut progress.outputs)?;
+            match event {
+                StoreEvent::Examined(examined) => progress.installer.examined = Some(examined),
+                StoreEvent::Installed(report) => progress.installer.installed = Some(report),
+                event => progress
+                    .works
+                    .take_event(event, &mut home.replica, &mut progress.outputs)?,
+            }
             is_woken = true;
         }
         if let Some((_, timer)) = &mut progress.timer
@@ -276,27 +318,35 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
     /// The first turn: what the log has committed is applied again, and a lone member elects itself.
     fn begin(&mut self, progress: &mut Progress<M>, now: Monotonic) -> Result<(), Fault> {
         self.replica.turn(now, &mut progress.outputs)?;
-        if !self.replica.consensus().is_alone() {
+        let is_alone = self.replica.consensus().is_alone();
+        if !is_alone && !self.reaches_peers {
             return Err(Fault::OtherVoters);
         }
-        if let Some(revision) = self.resume_compaction.take()
-            && let Ok(compaction) = self.replica.state_mut().store_and_tree().0.compact(revision, false)
-        {
-            self.watches.compacted(compaction.revision());
-            progress.compactor.schedule(Some(compaction), None);
+        self.tell_peers();
+        self.resume_compaction(progress);
+        if is_alone {
+            self.replica.campaign();
         }
-        self.replica.campaign();
         self.replica.turn(now, &mut progress.outputs)?;
         self.start_write(progress);
         self.carry_out(progress, now);
         Ok(())
     }
 
+    /// Goes on with a compaction that was interrupted.
+    pub(super) fn resume_compaction(&mut self, progress: &mut Progress<M>) {
+        if let Some(revision) = self.resume_compaction.take()
+            && let Ok(compaction) = self.replica.state_mut().store_and_tree().0.compact(revision, false)
+        {
+            self.watches.compacted(compaction.revision());
+            progress.compactor.schedule(Some(compaction), None);
+        }
+    }
+
     fn tell_ready(&mut self, progress: &mut Progress<M>) {
-        // A restarted member is known by its name before it has applied all of its log: what of it is committed shows
-        // only in its own term. Until then reads of its own state would be older than what it has acknowledged.
-        let is_current = self.replica.consensus().has_committed_in_term();
-        if !progress.is_ready && is_current && leases::is_published(&self.replica, &self.identity) {
+        // A restarted member may be known by its name already. What it says of itself in this life is applied when all
+        // that was committed before is: until then reads of its own state would be older than what it has acknowledged.
+        if !progress.is_ready && self.replica.publication() == Publication::Done {
             progress.is_ready = true;
             tracing::info!(
                 "local-member-id" = format!("{:x}", self.identity.member_id),
@@ -354,6 +404,8 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
             progress.next_tick = now + self.options.heartbeat;
             self.replica.tick(now, &mut progress.outputs);
             progress.is_view_stale = true;
+            self.publish(now);
+            self.leave_stalled_disk(progress, now);
             progress.telemetry.tick(self.replica.consensus().leader(), now);
             self.desk.wake_due(now);
             self.watches.tick(now);
@@ -414,6 +466,7 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
         let wal = self.wal.clone();
         if let Some(batch) = self.replica.seal_log(|len| wal.buffer(len)) {
             progress.write = Some(Box::pin(async move { wal.write(batch).await }));
+            progress.write_began = Some(self.host.now());
             if is_planted(Planted::AnswerBeforeDurable) {
                 self.replica.persisted(&mut progress.outputs);
             }
@@ -421,10 +474,10 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
     }
 
     fn carry_out(&mut self, progress: &mut Progress<M>, now: Monotonic) {
+        self.send(progress);
         let outputs = &mut progress.outputs;
-        for message in outputs.messages.drain(..) {
-            // A lone member has nobody to send to; a member of a larger cluster does not get past its start.
-            tracing::warn!(?message, "message for a peer dropped");
+        if outputs.role_changed {
+            leases::follow_role(&mut self.replica);
         }
         progress.is_view_stale |= outputs.role_changed || !outputs.effects.is_empty();
         outputs.role_changed = false;
@@ -495,7 +548,10 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
                 compactor.schedule(Some(*compaction), requested.held);
             }
             Effect::AwaitCompaction { .. } => compactor.schedule(None, requested.held),
-            Effect::MembersChanged => tracing::info!("membership changed"),
+            Effect::MembersChanged => {
+                tracing::info!("membership changed");
+                self.tell_peers();
+            }
             Effect::ClusterVersionChanged => tracing::info!("set cluster version"),
             Effect::RemovedSelf => {
                 tracing::error!("permanently removed from the cluster");
@@ -507,7 +563,7 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
     /// When the open batch has to go to the store at the latest.
     fn commit_due(&self, progress: &Progress<M>) -> Monotonic {
         let backend = self.replica.state().tree();
-        if backend.is_committing() || backend.operations() == 0 {
+        if backend.is_committing() || backend.operations() == 0 || progress.installer.is_replacing() {
             return Monotonic(u64::MAX);
         }
         progress.committed_at + self.options.commit_interval
@@ -522,8 +578,10 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
             || is_full
             || progress.works.wants_commit()
             || self.snapshotter.wants_commit()
-            || progress.is_stopping;
-        if is_wanted && !backend.is_committing() && self.store.room() > 0 {
+            || !progress.snapshots_wanted.is_empty()
+            || progress.stopping == Stopping::Yes;
+        let is_possible = !backend.is_committing() && !progress.installer.is_replacing() && self.store.room() > 0;
+        if is_wanted && is_possible {
             progress.committed_at = now;
             progress.works.sealed(self.replica.state().applied().index);
             let meta = self.replica.state_mut().seal();
@@ -532,6 +590,7 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
             } else {
                 progress.works.nothing_sealed();
             }
+            self.send_snapshots(progress);
             progress.works.send(&mut self.store)?;
         }
         Ok(())

@@ -25,6 +25,7 @@
 mod disk;
 mod faults;
 mod host;
+mod link;
 mod memory;
 mod net;
 mod random;
@@ -45,6 +46,7 @@ use std::{
 pub use disk::{SimBuffer, SimDisk, SimFile};
 pub use faults::{Clock, DiskFaults, Faults, NetFaults, Timing, Unsynced};
 pub use host::SimHost;
+pub use link::{LinkFaults, Links};
 pub use memory::{Region, SimMap};
 pub use net::{SimListener, SimNet, SimStream};
 pub use random::Random;

@@ -127,7 +127,8 @@ pub fn play(seed: u64, is_small: bool) -> Report {
     }
 }
 
-fn timing(random: &mut Random) -> Timing {
+/// How long things take.
+pub fn timing(random: &mut Random) -> Timing {
     let slow = [1, 1, 1, 10, 50][random.index(5)];
     let far = [1, 1, 10][random.index(3)];
     let plain = Timing::default();

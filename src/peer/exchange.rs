@@ -1,0 +1,269 @@
+//! The table that the replica and the transport share: an outbox for each member, one inbox, and what is to be told to
+//! raft. It knows no socket; both sides are woken by it. One core's, as all of the home core's things.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::{BTreeMap, VecDeque},
+    future::poll_fn,
+    rc::Rc,
+    task::{Context, Poll},
+};
+
+use raft::eraftpb::Message;
+
+use super::{
+    Parcel,
+    outbox::{Letter, Outbox, weight},
+};
+use crate::{
+    base::{ClusterId, MemberId},
+    host::Notify,
+    limits,
+};
+
+/// Another member, as a transport has to know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its id.
+    pub id: MemberId,
+    /// Where it is reached.
+    pub urls: Vec<String>,
+}
+
+/// What comes from the transport.
+#[derive(Debug)]
+pub enum News {
+    /// A message of another member's. With a snapshot, its database is in place.
+    Message(Message),
+    /// Something that was sent to this member is lost.
+    Unreachable(MemberId),
+    /// A snapshot to this member has ended, and whether it was received.
+    SnapshotSent(MemberId, bool),
+}
+
+/// Who sends what to whom.
+pub struct Exchange {
+    member_id: MemberId,
+    cluster_id: ClusterId,
+    links: RefCell<BTreeMap<MemberId, Rc<Link>>>,
+    news: RefCell<VecDeque<News>>,
+    news_bytes: Cell<usize>,
+    snapshots_in_flight: Cell<usize>,
+    /// Raised when there is news.
+    replica: Rc<Notify>,
+    /// Raised when the members have changed.
+    members_changed: Notify,
+}
+
+struct Link {
+    peer: Peer,
+    outbox: RefCell<Outbox>,
+    filled: Notify,
+    /// The member is no longer one: who sends to it ends.
+    is_removed: Cell<bool>,
+    /// Among the news there is one of a loss.
+    is_loss_told: Cell<bool>,
+}
+
+impl Exchange {
+    /// An exchange without peers; `replica` is raised when there is news.
+    pub fn new(member_id: MemberId, cluster_id: ClusterId, replica: Rc<Notify>) -> Exchange {
+        Exchange {
+            member_id,
+            cluster_id,
+            links: RefCell::default(),
+            news: RefCell::default(),
+            news_bytes: Cell::new(0),
+            snapshots_in_flight: Cell::new(0),
+            replica,
+            members_changed: Notify::new(),
+        }
+    }
+
+    /// This member.
+    pub fn member_id(&self) -> MemberId {
+        self.member_id
+    }
+
+    /// Its cluster.
+    pub fn cluster_id(&self) -> ClusterId {
+        self.cluster_id
+    }
+
+    /// The members are these, this one aside. What waits for one that is not among them, or has moved, is dropped.
+    pub fn set_peers(&self, peers: impl Iterator<Item = Peer>) {
+        let mut links = self.links.borrow_mut();
+        let mut before = std::mem::take(&mut *links);
+        let mut is_changed = false;
+        for peer in peers.filter(|peer| peer.id != self.member_id) {
+            let link = match before.remove(&peer.id) {
+                Some(link) if link.peer == peer => link,
+                moved => {
+                    moved.into_iter().for_each(|link| self.give_up(&link));
+                    is_changed = true;
+                    Rc::new(Link::new(peer))
+                }
+            };
+            links.insert(link.peer.id, link);
+        }
+        is_changed |= !before.is_empty();
+        before.into_values().for_each(|link| self.give_up(&link));
+        if is_changed {
+            self.members_changed.notify();
+        }
+    }
+
+    /// Sends messages off. Those that find no room are lost, and raft is told so.
+    pub fn send(&self, messages: impl Iterator<Item = Message>) {
+        let links = self.links.borrow();
+        for message in messages {
+            let to = MemberId(message.to);
+            let Some(link) = links.get(&to) else {
+                continue;
+            };
+            if link.outbox.borrow_mut().push(message) {
+                link.filled.notify();
+            } else {
+                self.lost(to);
+            }
+        }
+    }
+
+    /// Sends a snapshot off. What becomes of it is told as news.
+    pub fn send_snapshot(&self, parcel: Parcel) {
+        let to = MemberId(parcel.message.to);
+        let Some(link) = self.links.borrow().get(&to).cloned() else {
+            return self.snapshot_refused(to);
+        };
+        if self.snapshots_in_flight.get() >= limits::PEER_SNAPSHOTS_MAX {
+            return self.snapshot_refused(to);
+        }
+        self.snapshots_in_flight.set(self.snapshots_in_flight.get() + 1);
+        let earlier = link.outbox.borrow_mut().push_snapshot(parcel);
+        if earlier.is_some() {
+            self.snapshot_ended(to, false);
+        }
+        link.filled.notify();
+    }
+
+    /// A snapshot could not even be begun.
+    pub fn snapshot_refused(&self, to: MemberId) {
+        self.push_news(News::SnapshotSent(to, false));
+    }
+
+    /// Snapshots that are on their way. While there are any, the log keeps what their receivers will ask for next.
+    pub fn snapshots_in_flight(&self) -> usize {
+        self.snapshots_in_flight.get()
+    }
+
+    /// What came since this was asked last, oldest first.
+    pub fn next_news(&self) -> Option<News> {
+        let news = self.news.borrow_mut().pop_front()?;
+        match &news {
+            News::Message(message) => self.news_bytes.set(self.news_bytes.get() - weight(message)),
+            News::Unreachable(member) => {
+                if let Some(link) = self.links.borrow().get(member) {
+                    link.is_loss_told.set(false);
+                }
+            }
+            News::SnapshotSent(..) => {}
+        }
+        Some(news)
+    }
+
+    /// Whether there is news.
+    pub fn has_news(&self) -> bool {
+        !self.news.borrow().is_empty()
+    }
+
+    /// The members, this one aside.
+    pub fn peers(&self) -> Vec<Peer> {
+        self.links.borrow().values().map(|link| link.peer.clone()).collect()
+    }
+
+    /// Waits until the members have changed. For one task.
+    pub async fn peers_changed(&self) {
+        self.members_changed.notified().await;
+    }
+
+    /// The next letter to a member; waits for one. `None` when it is no longer a member, or not at this address. For one
+    /// task for each member.
+    pub async fn next_letter(&self, to: MemberId) -> Option<Letter> {
+        let link = self.links.borrow().get(&to).cloned()?;
+        poll_fn(|context| link.poll_letter(context)).await
+    }
+
+    /// A message has come from another member. `false` if it is dropped: it is not for this member, or home is behind.
+    pub fn deliver(&self, message: Message) -> bool {
+        let weight = weight(&message);
+        let has_room = {
+            let news = self.news.borrow();
+            news.len() < limits::PEER_INBOX_MESSAGES_MAX
+                && (news.is_empty() || self.news_bytes.get() + weight <= limits::PEER_INBOX_BYTES_MAX)
+        };
+        let is_known = self.links.borrow().contains_key(&MemberId(message.from));
+        let is_taken = has_room && is_known && message.to == self.member_id.0;
+        if is_taken {
+            self.news_bytes.set(self.news_bytes.get() + weight);
+            self.push_news(News::Message(message));
+        }
+        is_taken
+    }
+
+    /// Something that was sent to this member is lost.
+    pub fn lost(&self, to: MemberId) {
+        // Once is enough for raft, which then sends one message at a time until it hears of the member.
+        let link = self.links.borrow().get(&to).cloned();
+        if link.is_some_and(|link| !link.is_loss_told.replace(true)) {
+            self.push_news(News::Unreachable(to));
+        }
+    }
+
+    /// A snapshot that was taken from the outbox has ended, and whether it was received.
+    pub fn snapshot_ended(&self, to: MemberId, is_received: bool) {
+        let in_flight = self.snapshots_in_flight.get();
+        assert!(in_flight > 0, "a snapshot ends that was never sent");
+        self.snapshots_in_flight.set(in_flight - 1);
+        self.push_news(News::SnapshotSent(to, is_received));
+    }
+
+    fn give_up(&self, link: &Link) {
+        link.is_removed.set(true);
+        link.filled.notify();
+        let waiting = std::mem::take(&mut *link.outbox.borrow_mut());
+        if waiting.has_snapshot() {
+            self.snapshot_ended(link.peer.id, false);
+        }
+    }
+
+    fn push_news(&self, news: News) {
+        self.news.borrow_mut().push_back(news);
+        self.replica.notify();
+    }
+}
+
+impl Link {
+    fn new(peer: Peer) -> Link {
+        Link {
+            peer,
+            outbox: RefCell::default(),
+            filled: Notify::new(),
+            is_removed: Cell::new(false),
+            is_loss_told: Cell::new(false),
+        }
+    }
+
+    fn poll_letter(&self, context: &mut Context<'_>) -> Poll<Option<Letter>> {
+        loop {
+            if self.is_removed.get() {
+                return Poll::Ready(None);
+            }
+            if let Some(letter) = self.outbox.borrow_mut().pop() {
+                return Poll::Ready(Some(letter));
+            }
+            if self.filled.poll_notified(context).is_pending() {
+                return Poll::Pending;
+            }
+        }
+    }
+}
