@@ -110,13 +110,17 @@ impl Carrier {
 
     async fn receipt(&self, from: MemberId) -> bool {
         loop {
-            let mut receipts = self.receipts.borrow_mut();
-            if let Some(place) = receipts.iter().position(|(member, _)| *member == from) {
-                return receipts.remove(place).1;
+            if let Some(is_received) = self.take_receipt(from) {
+                return is_received;
             }
-            drop(receipts);
             self.receipt_came.notified().await;
         }
+    }
+
+    fn take_receipt(&self, from: MemberId) -> Option<bool> {
+        let mut receipts = self.receipts.borrow_mut();
+        let place = receipts.iter().position(|(member, _)| *member == from)?;
+        Some(receipts.remove(place).1)
     }
 
     fn receive(self: Rc<Self>, mail: Mail) {
