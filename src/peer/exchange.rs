@@ -33,12 +33,42 @@ pub struct Peer {
 /// What comes from the transport.
 #[derive(Debug)]
 pub enum News {
-    /// A message of another member's. With a snapshot, its database is in place.
+    /// A message of another member's.
     Message(Message),
+    /// A leader's snapshot, whose database is in place.
+    Snapshot(Message, Receipt),
     /// Something that was sent to this member is lost.
     Unreachable(MemberId),
     /// A snapshot to this member has ended, and whether it was received.
     SnapshotSent(MemberId, bool),
+}
+
+/// What the sender of a snapshot waits for. Dropped, it says that the snapshot was not taken.
+#[derive(Debug, Default)]
+pub struct Receipt {
+    state: Rc<ReceiptState>,
+}
+
+#[derive(Debug, Default)]
+struct ReceiptState {
+    /// Whether the snapshot was taken, when that is known.
+    is_taken: Cell<Option<bool>>,
+    told: Notify,
+}
+
+impl Receipt {
+    /// Raft was given the snapshot.
+    pub fn taken(self) {
+        self.state.is_taken.set(Some(true));
+    }
+}
+
+impl Drop for Receipt {
+    fn drop(&mut self) {
+        let is_taken = self.state.is_taken.get().unwrap_or(false);
+        self.state.is_taken.set(Some(is_taken));
+        self.state.told.notify();
+    }
 }
 
 /// Who sends what to whom.
@@ -166,7 +196,7 @@ impl Exchange {
                     link.is_loss_told.set(false);
                 }
             }
-            News::SnapshotSent(..) => {}
+            News::Snapshot(..) | News::SnapshotSent(..) => {}
         }
         Some(news)
     }
@@ -208,6 +238,25 @@ impl Exchange {
             self.push_news(News::Message(message));
         }
         is_taken
+    }
+
+    /// A snapshot has come from another member, and its database is in place. Whether raft is given it, when that is
+    /// decided; the sender is to be told so only then, since it goes on with what comes behind the snapshot.
+    pub async fn deliver_snapshot(&self, message: Message) -> bool {
+        let is_known = self.links.borrow().contains_key(&MemberId(message.from));
+        let is_first = !self.news.borrow().iter().any(|news| matches!(news, News::Snapshot(..)));
+        if !is_known || !is_first || message.to != self.member_id.0 {
+            return false;
+        }
+        let receipt = Receipt::default();
+        let state = receipt.state.clone();
+        self.push_news(News::Snapshot(message, receipt));
+        loop {
+            if let Some(is_taken) = state.is_taken.get() {
+                return is_taken;
+            }
+            state.told.notified().await;
+        }
     }
 
     /// Something that was sent to this member is lost.

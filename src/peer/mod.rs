@@ -20,7 +20,7 @@ use std::rc::Rc;
 
 use raft::eraftpb::Message;
 
-pub use exchange::{Exchange, News, Peer};
+pub use exchange::{Exchange, News, Peer, Receipt};
 pub use outbox::{Letter, Outbox};
 
 use crate::{
@@ -40,7 +40,7 @@ pub struct Parcel {
 /// Carries what members say to each other.
 ///
 /// It takes [`Letter`]s from the exchange's outboxes and tells the exchange what comes from others and what is lost. A
-/// database that comes with a snapshot is kept in [`SnapshotFiles`] (`receive_database`) before the message is delivered.
+/// database that comes with a snapshot is kept in [`SnapshotFiles`] (`receive_database`) before the message is delivered (`deliver_snapshot`).
 pub trait Transport<H: Host>: 'static {
     /// Whether it leads anywhere: a member of a larger cluster does not start without.
     const REACHES_PEERS: bool = true;

@@ -15,6 +15,7 @@ use raft::{
 
 use crate::{
     base::{LogIndex, MemberId, Term},
+    limits,
     wire::proto::raftpb,
 };
 
@@ -24,6 +25,9 @@ const MESSAGE_BYTES_MAX: u64 = 1 << 20;
 const INFLIGHT_MESSAGES_MAX: usize = 512;
 /// Bytes of committed entries that one cycle hands over, so that a long replay comes in slices.
 const COMMITTED_BYTES_PER_CYCLE_MAX: u64 = 4 << 20;
+/// Bytes of entries that a leader takes ahead of what is committed: its own clients' and what followers pass on. Beyond,
+/// proposals are lost.
+const UNCOMMITTED_BYTES_MAX: u64 = 2 * limits::PROPOSALS_PENDING_BYTES_MAX as u64;
 
 /// How the members time each other.
 #[derive(Clone, Copy, Debug)]
@@ -88,6 +92,7 @@ impl Consensus {
             pre_vote: timing.pre_vote,
             read_only_option: ReadOnlyOption::Safe,
             max_committed_size_per_ready: COMMITTED_BYTES_PER_CYCLE_MAX,
+            max_uncommitted_size: UNCOMMITTED_BYTES_MAX,
             ..Config::default()
         };
         let node = RawNode::new(&config, log, &logger::to_tracing()).expect("the configuration is valid");

@@ -205,6 +205,7 @@ pub async fn run<H: Host, M: crate::host::Map>(mut home: Home<H, M>) -> Result<H
         home.tick(&mut progress, now);
         home.replica.turn(now, &mut progress.outputs)?;
         home.start_write(&mut progress);
+        home.send(&mut progress);
         progress
             .telemetry
             .applied(&mut progress.outputs.stopwatch, home.options.slow_apply);
@@ -478,6 +479,8 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
         let outputs = &mut progress.outputs;
         if outputs.role_changed {
             leases::follow_role(&mut self.replica);
+            let term = self.replica.consensus().term();
+            self.replica.state_mut().set_raft_term(term);
         }
         progress.is_view_stale |= outputs.role_changed || !outputs.effects.is_empty();
         outputs.role_changed = false;

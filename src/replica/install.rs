@@ -22,6 +22,7 @@ use crate::{
     backend::{self, Backend, CommitReport, OpenFault, Received, StoreRequest},
     base::{LogIndex, Term},
     host::{Disk, Host, Map},
+    peer::Receipt,
     snapshot::SnapshotFiles,
     wal::Wal,
 };
@@ -37,7 +38,7 @@ pub(super) struct Installer<M: Map> {
 enum Stage {
     Idle,
     /// The store looks through the database.
-    Examining(Box<Message>),
+    Examining(Box<Message>, Receipt),
     /// The `.snap` file is being written.
     Saving(Rc<RefCell<Option<std::io::Result<()>>>>),
     /// The log's write is awaited, and commits of the old database.
@@ -69,14 +70,19 @@ fn index_of(snapshot: &Snapshot) -> LogIndex {
 
 impl<H: Host, M: Map> Home<H, M> {
     /// A snapshot has come, and its database is in place. One is dealt with at a time; others are dropped.
-    pub(super) fn offer_snapshot(&mut self, progress: &mut Progress<M>, message: Message) -> Result<(), Fault> {
+    pub(super) fn offer_snapshot(
+        &mut self,
+        progress: &mut Progress<M>,
+        message: Message,
+        receipt: Receipt,
+    ) -> Result<(), Fault> {
         let is_busy = !matches!(progress.installer.stage, Stage::Idle) || self.replica.is_installing();
         if is_busy || self.store.room() == 0 {
             return Ok(());
         }
         let path = self.snapshots.database_path(index_of(message.get_snapshot()));
         send(&mut self.store, StoreRequest::Examine(path))?;
-        progress.installer.stage = Stage::Examining(Box::new(message));
+        progress.installer.stage = Stage::Examining(Box::new(message), receipt);
         Ok(())
     }
 
@@ -87,9 +93,9 @@ impl<H: Host, M: Map> Home<H, M> {
                 progress.installer.stage = Stage::Saving(self.save_snapshot());
             }
             Stage::Idle => {}
-            Stage::Examining(message) => match progress.installer.examined.take() {
-                None => progress.installer.stage = Stage::Examining(message),
-                Some(examined) => self.take_examined(*message, examined),
+            Stage::Examining(message, receipt) => match progress.installer.examined.take() {
+                None => progress.installer.stage = Stage::Examining(message, receipt),
+                Some(examined) => self.take_examined(*message, receipt, examined),
             },
             Stage::Saving(outcome) => {
                 let ended = outcome.borrow_mut().take();
@@ -111,7 +117,7 @@ impl<H: Host, M: Map> Home<H, M> {
         Ok(())
     }
 
-    fn take_examined(&mut self, message: Message, examined: Result<Received, OpenFault>) {
+    fn take_examined(&mut self, message: Message, receipt: Receipt, examined: Result<Received, OpenFault>) {
         let index = index_of(message.get_snapshot());
         match examined {
             Ok(received) if received.applied_index >= index.0 => {
@@ -120,8 +126,9 @@ impl<H: Host, M: Map> Home<H, M> {
                     size = received.size,
                     "received and examined database snapshot"
                 );
-                if let Err(error) = self.replica.consensus_mut().step(message) {
-                    tracing::warn!(%error, "snapshot dropped");
+                match self.replica.consensus_mut().step(message) {
+                    Ok(()) => receipt.taken(),
+                    Err(error) => tracing::warn!(%error, "snapshot dropped"),
                 }
             }
             Ok(received) => tracing::error!(

@@ -46,9 +46,7 @@ impl<H: Host, M: Map> Home<H, M> {
         while let Some(news) = self.exchange.next_news() {
             let consensus = self.replica.consensus_mut();
             match news {
-                News::Message(message) if message.msg_type == MessageType::MsgSnapshot => {
-                    self.offer_snapshot(progress, message)?;
-                }
+                News::Snapshot(message, receipt) => self.offer_snapshot(progress, message, receipt)?,
                 News::Message(message) => {
                     // What it refuses is of a member that is none, or a proposal that came too late: lost, as on the way.
                     if let Err(error) = consensus.step(message) {

@@ -143,7 +143,7 @@ impl Carrier {
     async fn receive_snapshot(self: Rc<Self>, message: Message, database: Vec<u8>) {
         let from = MemberId(message.from);
         let is_kept = self.keep(&message, &database).await.is_ok();
-        let is_received = is_kept && self.exchange.deliver(message);
+        let is_received = is_kept && self.exchange.deliver_snapshot(message).await;
         let receipt = Mail::Received(self.exchange.member_id(), is_received);
         self.send(from, receipt, u64::from(is_received));
     }
