@@ -45,6 +45,8 @@ pub const PEER_INBOX_MESSAGES_MAX: usize = 4096;
 pub const PEER_INBOX_BYTES_MAX: usize = 128 << 20;
 /// Snapshots that are on their way to other members at once (etcd's number).
 pub const PEER_SNAPSHOTS_MAX: usize = 16;
+/// Questions about leases that wait for the leader, or for this member as the leader, before further ones are refused.
+pub const QUESTIONS_PENDING_MAX: usize = 10_000;
 /// Bytes of proposals that one message takes to the leader.
 pub const FORWARD_BYTES_MAX: usize = 1 << 20;
 

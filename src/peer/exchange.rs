@@ -12,7 +12,7 @@ use std::{
 use raft::eraftpb::Message;
 
 use super::{
-    Parcel,
+    Answer, Asker, Parcel, Question,
     outbox::{Letter, Outbox, weight},
 };
 use crate::{
@@ -37,6 +37,10 @@ pub enum News {
     Message(Message),
     /// A leader's snapshot, whose database is in place.
     Snapshot(Message, Receipt),
+    /// Another member asks this one as the leader.
+    Question(Question, Asker),
+    /// What came back for the question of this number; `None` if nothing did.
+    Answer(u64, Option<Answer>),
     /// Something that was sent to this member is lost.
     Unreachable(MemberId),
     /// A snapshot to this member has ended, and whether it was received.
@@ -176,6 +180,15 @@ impl Exchange {
         link.filled.notify();
     }
 
+    /// Asks a member. There may be no answer.
+    pub fn ask(&self, to: MemberId, number: u64, question: Question) {
+        if let Some(link) = self.links.borrow().get(&to)
+            && link.outbox.borrow_mut().push_question(number, question)
+        {
+            link.filled.notify();
+        }
+    }
+
     /// A snapshot could not even be begun.
     pub fn snapshot_refused(&self, to: MemberId) {
         self.push_news(News::SnapshotSent(to, false));
@@ -196,7 +209,7 @@ impl Exchange {
                     link.is_loss_told.set(false);
                 }
             }
-            News::Snapshot(..) | News::SnapshotSent(..) => {}
+            News::Snapshot(..) | News::SnapshotSent(..) | News::Question(..) | News::Answer(..) => {}
         }
         Some(news)
     }
@@ -257,6 +270,22 @@ impl Exchange {
             }
             state.told.notified().await;
         }
+    }
+
+    /// Another member asks. What this one has to say; `None` if nothing.
+    pub async fn answer(&self, question: Question) -> Option<Answer> {
+        if self.news.borrow().len() >= limits::PEER_INBOX_MESSAGES_MAX {
+            return None;
+        }
+        let asker = Asker::default();
+        let answered = asker.answered();
+        self.push_news(News::Question(question, asker));
+        answered.await
+    }
+
+    /// What came back for a question; `None` if nothing did.
+    pub fn answered(&self, number: u64, answer: Option<Answer>) {
+        self.push_news(News::Answer(number, answer));
     }
 
     /// Something that was sent to this member is lost.

@@ -7,6 +7,7 @@
 //! ```
 //!
 //! * `outbox`: what waits for one member, and what is dropped.
+//! * `question`: what is asked of the leader past raft's log.
 //! * `exchange`: the table that the replica and the transport share.
 //!
 //! Whatever is dropped here, raft sends again in its time: a full queue and a lost message are one case to it. What must
@@ -15,6 +16,7 @@
 
 mod exchange;
 mod outbox;
+mod question;
 
 use std::rc::Rc;
 
@@ -22,6 +24,7 @@ use raft::eraftpb::Message;
 
 pub use exchange::{Exchange, News, Peer, Receipt};
 pub use outbox::{Letter, Outbox};
+pub use question::{Answer, Asker, Question};
 
 use crate::{
     backend::SnapshotPart,

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use raft::eraftpb::{Message, MessageType};
 
-use super::Parcel;
+use super::{Parcel, Question};
 use crate::limits;
 
 /// What is sent to a member.
@@ -17,6 +17,8 @@ pub enum Letter {
     Message(Message),
     /// A snapshot.
     Snapshot(Parcel),
+    /// A question, with the number that its answer comes with.
+    Question(u64, Question),
 }
 
 /// What waits for one member.
@@ -24,6 +26,7 @@ pub enum Letter {
 pub struct Outbox {
     messages: VecDeque<Message>,
     bytes: usize,
+    questions: VecDeque<(u64, Question)>,
     /// Raft sends a follower one snapshot at a time. It goes past the messages: it takes long, and they are worth
     /// nothing to a member that needs it.
     snapshot: Option<Parcel>,
@@ -59,11 +62,23 @@ impl Outbox {
         self.snapshot.replace(parcel)
     }
 
+    /// Takes a question in; `false` if there is no room, and it is dropped.
+    pub fn push_question(&mut self, number: u64, question: Question) -> bool {
+        let has_room = self.questions.len() < limits::QUESTIONS_PENDING_MAX;
+        if has_room {
+            self.questions.push_back((number, question));
+        }
+        has_room
+    }
+
     /// The next to be sent.
     pub fn pop(&mut self) -> Option<Letter> {
         if let Some(message) = self.messages.pop_front() {
             self.bytes -= weight(&message);
             return Some(Letter::Message(message));
+        }
+        if let Some((number, question)) = self.questions.pop_front() {
+            return Some(Letter::Question(number, question));
         }
         self.snapshot.take().map(Letter::Snapshot)
     }
@@ -75,7 +90,7 @@ impl Outbox {
 
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.messages.is_empty() && self.snapshot.is_none()
+        self.messages.is_empty() && self.questions.is_empty() && self.snapshot.is_none()
     }
 }
 
@@ -123,6 +138,7 @@ mod tests {
             .map(|letter| match letter {
                 Letter::Message(message) => message,
                 Letter::Snapshot(parcel) => parcel.message,
+                Letter::Question(..) => unreachable!("none was asked"),
             })
             .collect()
     }

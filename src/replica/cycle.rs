@@ -179,6 +179,8 @@ impl<T: Tree> Replica<T> {
                 }
             }
             Request::Read(ref read) if is_serializable(read) => outputs.reads.push(call),
+            // The leader finds out whether it still leads; this member need not.
+            Request::Read(ref read) if is_leaders(read) && !self.consensus.is_leader() => outputs.reads.push(call),
             Request::Read(_) => self.reads.push(now, call),
             Request::File(_) => outputs.reads.push(call),
         }
@@ -584,6 +586,11 @@ impl<T: Tree> Replica<T> {
         self.publication
     }
 
+    /// How long a proposal or a read may take.
+    pub fn request_timeout(&self) -> std::time::Duration {
+        self.options.request_timeout
+    }
+
     /// What waited in vain.
     pub fn refused(&self) -> Refused {
         self.refused
@@ -643,6 +650,11 @@ fn holds_answer(effect: &Effect) -> bool {
         Effect::Compact { is_physical, .. } | Effect::AwaitCompaction { is_physical } => *is_physical,
         _ => false,
     }
+}
+
+/// Whether only the leader knows the answer.
+fn is_leaders(read: &Read) -> bool {
+    matches!(read, Read::LeaseKeepAlive(_) | Read::LeaseTimeToLive(_))
 }
 
 fn is_serializable(read: &Read) -> bool {

@@ -26,6 +26,7 @@ use super::{
     leases::{self, Identity},
     outputs::{Outputs, Requested, Stopwatch},
     peers::Stopping,
+    relay::Relay,
     scans::Scans,
     snapshotter::Snapshotter,
     telemetry::{self, Telemetry},
@@ -121,6 +122,7 @@ pub(super) struct Progress<M: crate::host::Map> {
     pub(super) compactor: Compactor,
     pub(super) scans: Scans,
     pub(super) installer: Installer<M>,
+    pub(super) relay: Relay,
     /// Followers that need a snapshot: raft's messages, which wait for a commit.
     pub(super) snapshots_wanted: Vec<Message>,
     telemetry: Telemetry,
@@ -168,6 +170,7 @@ pub async fn run<H: Host, M: crate::host::Map>(mut home: Home<H, M>) -> Result<H
         compactor: Compactor::default(),
         scans: Scans::default(),
         installer: Installer::default(),
+        relay: Relay::default(),
         snapshots_wanted: Vec::new(),
         auto_compactor: home.auto_compactor(now),
         telemetry: Telemetry::new(home.desk.counters().clone(), now),
@@ -198,7 +201,7 @@ pub async fn run<H: Host, M: crate::host::Map>(mut home: Home<H, M>) -> Result<H
                 home.replica.persisted(&mut progress.outputs);
             }
         }
-        home.take_news(&mut progress)?;
+        home.take_news(&mut progress, now)?;
         home.install(&mut progress)?;
         home.take_calls(&mut progress, now);
         home.feed_history();
@@ -232,6 +235,7 @@ pub async fn run<H: Host, M: crate::host::Map>(mut home: Home<H, M>) -> Result<H
         let is_stopping = progress.stopping == Stopping::Yes;
         if is_stopping && progress.write.is_none() && !home.replica.state().tree().is_committing() {
             home.replica.stop(&mut progress.outputs);
+            progress.outputs.replies.extend(progress.relay.stop());
             home.carry_out(&mut progress, now);
             return Ok(home);
         }
@@ -491,15 +495,18 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
         for call in reads.drain(..) {
             self.answer(call, progress, now);
         }
+        progress.outputs.reads = reads;
+        self.pass_on(progress, now);
         let outputs = &mut progress.outputs;
-        outputs.reads = reads;
         // Who has an answer finds that the watchers were told.
         if !outputs.commits.is_empty() {
             self.watches.publish(&outputs.commits);
             outputs.commits.clear();
         }
         for (ticket, reply) in outputs.replies.drain(..) {
-            self.desk.reply(ticket, reply);
+            if let Some((ticket, reply)) = progress.relay.answer(ticket, reply) {
+                self.desk.reply(ticket, reply);
+            }
         }
     }
 

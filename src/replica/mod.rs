@@ -20,6 +20,7 @@ pub(crate) mod peers;
 pub mod proposals;
 pub mod questions;
 pub mod reads;
+pub mod relay;
 pub mod scans;
 pub mod snapshotter;
 pub mod telemetry;

@@ -6,13 +6,15 @@ use std::time::Duration;
 use raft::eraftpb::MessageType;
 
 use super::{
-    Fault,
-    cycle::Publication,
+    Fault, answer,
+    cycle::{Publication, refusal},
     drive::{Home, Progress},
-    leases, snapshotter,
+    leases,
+    relay::is_of_peer,
+    snapshotter,
 };
 use crate::{
-    base::{MemberId, Monotonic},
+    base::{MemberId, Monotonic, Reject},
     host::{Host, Map, mailbox},
     peer::{News, Parcel, Peer},
 };
@@ -42,7 +44,7 @@ impl<H: Host, M: Map> Home<H, M> {
     }
 
     /// Gives raft what has come from others.
-    pub(super) fn take_news(&mut self, progress: &mut Progress<M>) -> Result<(), Fault> {
+    pub(super) fn take_news(&mut self, progress: &mut Progress<M>, now: Monotonic) -> Result<(), Fault> {
         while let Some(news) = self.exchange.next_news() {
             let consensus = self.replica.consensus_mut();
             match news {
@@ -53,11 +55,61 @@ impl<H: Host, M: Map> Home<H, M> {
                         tracing::debug!(%error, "message of another member dropped");
                     }
                 }
+                News::Question(question, asker) => {
+                    // Without room it is dropped, and asked again.
+                    if let Some(call) = progress.relay.take_in(question, asker) {
+                        self.replica.submit(call, now, &mut progress.outputs);
+                    }
+                }
+                News::Answer(number, answer) => {
+                    if let Some((call, answer)) = progress.relay.answered(number, answer, now) {
+                        let reply = answer::relayed(&self.replica, &call, answer);
+                        progress.outputs.replies.push((call.ticket, reply));
+                    }
+                }
                 News::Unreachable(member) => consensus.report_unreachable(member),
                 News::SnapshotSent(member, is_received) => consensus.report_snapshot(member, is_received),
             }
         }
         Ok(())
+    }
+
+    /// Passes calls that only the leader can answer on to it; at each turn that has some, and at each tick.
+    pub(super) fn pass_on(&mut self, progress: &mut Progress<M>, now: Monotonic) {
+        for call in progress.outputs.for_leader.drain(..) {
+            let (ticket, timeout) = (call.ticket, self.replica.request_timeout());
+            let reject = match is_of_peer(&call) {
+                // Another member took this one for the leader.
+                true => Reject::NotLeader,
+                false => match progress.relay.pass_on(call, now, timeout) {
+                    Ok(()) => continue,
+                    Err(_) => Reject::TooManyRequests,
+                },
+            };
+            progress.outputs.replies.push((ticket, refusal(ticket, reject)));
+        }
+        if progress.relay.is_empty() {
+            return;
+        }
+        let leader = self.replica.consensus().leader();
+        for call in progress.relay.expire(now) {
+            let reject = leader.map_or(Reject::NoLeader, |_| Reject::Timeout);
+            let reply = refusal(call.ticket, reject);
+            progress.outputs.replies.push((call.ticket, reply));
+        }
+        match leader {
+            Some(leader) if leader == self.identity.member_id => {
+                for call in progress.relay.take_back() {
+                    self.replica.submit(call, now, &mut progress.outputs);
+                }
+            }
+            Some(leader) => {
+                for (number, question) in progress.relay.due(leader, now) {
+                    self.exchange.ask(leader, number, question);
+                }
+            }
+            None => {}
+        }
     }
 
     /// Sends what raft has to say.

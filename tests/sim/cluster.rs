@@ -13,7 +13,7 @@ use ringd::{
 };
 
 use crate::{
-    check::{self, Summary},
+    check::{self, DRIFT_PPM_MAX, Summary},
     client::{Channel, Failure},
     history::{Answer, Recorder, Request},
     scene::{Report, timing},
@@ -105,7 +105,12 @@ pub fn play(seed: u64, is_small: bool) -> Report {
 impl Cluster {
     async fn run(&mut self) -> Result<(), String> {
         for place in 0..self.members.len() {
-            Server::prepare(&self.members[place].host).await;
+            let host = &self.members[place].host;
+            Server::prepare(host).await;
+            if self.random.chance(0.5) {
+                let drift = self.random.below(2 * DRIFT_PPM_MAX as u64) as i32 - DRIFT_PPM_MAX;
+                self.sim.set_clock(host, check::clock(drift, 0));
+            }
             self.start(place);
         }
         let machine = self.sim.host("clients");
@@ -119,6 +124,8 @@ impl Cluster {
                 members: self.members.len(),
                 keys: 2 + self.random.below(20),
                 pause: Duration::from_millis([1, 5, 20, 60][self.random.index(4)]),
+                lease_share: [0.0, 0.1, 0.4][self.random.index(3)],
+                leases: Vec::new(),
                 is_open: self.is_open.clone(),
             };
             machine.spawn(client.run());
@@ -420,6 +427,10 @@ struct Client {
     members: usize,
     keys: u64,
     pause: Duration,
+    /// Share of requests about leases.
+    lease_share: f64,
+    /// Leases that it was granted.
+    leases: Vec<i64>,
     is_open: Rc<Cell<bool>>,
 }
 
@@ -460,6 +471,9 @@ impl Client {
     }
 
     fn draw(&mut self) -> Request {
+        if self.random.chance(self.lease_share) {
+            return self.draw_lease();
+        }
         let key = self.key();
         match self.random.below(10) {
             0..=4 => {
@@ -470,6 +484,11 @@ impl Client {
                 Request::Put(PutRequest {
                     key,
                     value: value.into(),
+                    lease: if self.random.chance(self.lease_share) {
+                        self.lease()
+                    } else {
+                        0
+                    },
                     ..PutRequest::default()
                 })
             }
@@ -486,6 +505,31 @@ impl Client {
                 range_end: Bytes::from_static(b"l"),
                 ..RangeRequest::default()
             }),
+        }
+    }
+
+    /// One of the newest leases; 0 if there is none.
+    fn lease(&mut self) -> i64 {
+        match self.leases.len() {
+            0 => 0,
+            count => self.leases[count - 1 - self.random.index(count.min(3))],
+        }
+    }
+
+    fn draw_lease(&mut self) -> Request {
+        let lease = self.lease();
+        match self.random.below(8) {
+            0..=1 => Request::Grant(LeaseGrantRequest {
+                ttl: 1 + self.random.below(6) as i64,
+                id: (self.number * 1_000_000 + self.count) as i64 + 1,
+            }),
+            2..=5 if lease != 0 => Request::KeepAlive(lease),
+            6 if lease != 0 => Request::TimeToLive(LeaseTimeToLiveRequest {
+                id: lease,
+                keys: self.random.chance(0.5),
+            }),
+            7 if lease != 0 && self.random.chance(0.3) => Request::Revoke(LeaseRevokeRequest { id: lease }),
+            _ => Request::Leases,
         }
     }
 
@@ -506,6 +550,31 @@ impl Client {
                 let answer = channel.unary("/etcdserverpb.KV/Range", range, timeout).await;
                 answer.map(Answer::Range)
             }
+            Request::Grant(grant) => {
+                let answer = channel.unary("/etcdserverpb.Lease/LeaseGrant", grant, timeout).await;
+                if answer.is_ok() {
+                    self.leases.push(grant.id);
+                }
+                answer.map(Answer::Grant)
+            }
+            Request::Revoke(revoke) => {
+                let answer = channel.unary("/etcdserverpb.Lease/LeaseRevoke", revoke, timeout).await;
+                answer.map(Answer::Revoke)
+            }
+            Request::TimeToLive(request) => {
+                let answer = channel
+                    .unary("/etcdserverpb.Lease/LeaseTimeToLive", request, timeout)
+                    .await;
+                answer.map(Answer::TimeToLive)
+            }
+            Request::Leases => {
+                let request = LeaseLeasesRequest {};
+                let answer = channel
+                    .unary("/etcdserverpb.Lease/LeaseLeases", &request, timeout)
+                    .await;
+                answer.map(Answer::Leases)
+            }
+            Request::KeepAlive(lease) => keep_alive(channel, *lease, timeout).await.map(Answer::KeepAlive),
             _ => unreachable!("not drawn"),
         };
         // Of what had no outcome in time nobody knows whether it happens yet.
@@ -519,4 +588,15 @@ impl Client {
         self.recorder.finish(op, result);
         is_sound
     }
+}
+
+/// Renews a lease on a stream of its own.
+async fn keep_alive(channel: &Channel, lease: i64, timeout: Duration) -> Result<LeaseKeepAliveResponse, Failure> {
+    let call = channel
+        .open("/etcdserverpb.Lease/LeaseKeepAlive")
+        .ok_or(Failure::NotSent)?;
+    call.send(&LeaseKeepAliveRequest { id: lease });
+    let answer = call.next(timeout).await?;
+    let answer = answer.ok_or_else(|| Failure::Unknown("no answer".to_owned()))?;
+    Ok(LeaseKeepAliveResponse::decode(answer).expect("a server's answer can be read"))
 }

@@ -8,7 +8,7 @@ use ringd::{
     backend::SnapshotPart,
     base::MemberId,
     host::{Host, Notify, Receiver},
-    peer::{Exchange, Letter, Parcel, Transport},
+    peer::{Answer, Exchange, Letter, Parcel, Question, Transport},
     snapshot::SnapshotFiles,
     testing::{Links, SimHost},
 };
@@ -28,6 +28,10 @@ pub enum Mail {
     Snapshot(Message, Vec<u8>),
     /// Whether the snapshot to this member was received.
     Received(MemberId, bool),
+    /// A question of this member's, with its number.
+    Question(MemberId, u64, Question),
+    /// What came back for it.
+    Answer(u64, Option<Answer>),
 }
 
 /// A member's end of the links.
@@ -83,6 +87,10 @@ impl Carrier {
                     let digest = message.index ^ message.term << 32 ^ (message.msg_type as u64) << 48;
                     self.send(to, Mail::Message(message), digest);
                 }
+                Letter::Question(number, question) => {
+                    let mail = Mail::Question(self.exchange.member_id(), number, question);
+                    self.send(to, mail, number);
+                }
                 Letter::Snapshot(parcel) => self.host.spawn(self.clone().carry_snapshot(to, parcel)),
             }
         }
@@ -133,6 +141,14 @@ impl Carrier {
                 let host = self.host.clone();
                 host.spawn(self.receive_snapshot(message, database));
             }
+            Mail::Question(from, number, question) => {
+                let host = self.host.clone();
+                host.spawn(async move {
+                    let answer = self.exchange.answer(question).await;
+                    self.send(from, Mail::Answer(number, answer), number);
+                });
+            }
+            Mail::Answer(number, answer) => self.exchange.answered(number, answer),
             Mail::Received(from, is_received) => {
                 self.receipts.borrow_mut().push((from, is_received));
                 self.receipt_came.notify();
