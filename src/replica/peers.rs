@@ -78,13 +78,14 @@ impl<H: Host, M: Map> Home<H, M> {
     pub(super) fn pass_on(&mut self, progress: &mut Progress<M>, now: Monotonic) {
         for call in progress.outputs.for_leader.drain(..) {
             let (ticket, timeout) = (call.ticket, self.replica.request_timeout());
-            let reject = match is_of_peer(&call) {
+            let reject = if is_of_peer(&call) {
                 // Another member took this one for the leader.
-                true => Reject::NotLeader,
-                false => match progress.relay.pass_on(call, now, timeout) {
-                    Ok(()) => continue,
-                    Err(_) => Reject::TooManyRequests,
-                },
+                Reject::NotLeader
+            } else if progress.relay.has_room() {
+                progress.relay.pass_on(call, now, timeout);
+                continue;
+            } else {
+                Reject::TooManyRequests
             };
             progress.outputs.replies.push((ticket, refusal(ticket, reject)));
         }

@@ -43,11 +43,14 @@ struct PassedOn {
 }
 
 impl Relay {
-    /// A call for the leader. It comes back if there are too many.
-    pub fn pass_on(&mut self, call: Call, now: Monotonic, timeout: Duration) -> Result<(), Call> {
-        if self.passed_on.len() >= limits::QUESTIONS_PENDING_MAX {
-            return Err(call);
-        }
+    /// Whether there is room for a call more.
+    pub fn has_room(&self) -> bool {
+        self.passed_on.len() < limits::QUESTIONS_PENDING_MAX
+    }
+
+    /// A call for the leader; only if there is room.
+    pub fn pass_on(&mut self, call: Call, now: Monotonic, timeout: Duration) {
+        assert!(self.has_room());
         self.next_number += 1;
         let waiting = PassedOn {
             call,
@@ -56,7 +59,6 @@ impl Relay {
             next: now,
         };
         self.passed_on.insert(self.next_number, waiting);
-        Ok(())
     }
 
     /// Whether no client waits.
@@ -206,7 +208,7 @@ mod tests {
     #[test]
     fn a_question_is_asked_again_of_a_new_leader_and_where_there_was_no_answer() {
         let mut relay = Relay::default();
-        relay.pass_on(keep_alive(3), at(0), TIMEOUT).unwrap();
+        relay.pass_on(keep_alive(3), at(0), TIMEOUT);
         let question = Question::KeepAlive { lease_id: 5 };
         assert_eq!(relay.due(MemberId(1), at(0)), [(1, question.clone())]);
         assert_eq!(relay.due(MemberId(1), at(499)), []);
@@ -222,8 +224,8 @@ mod tests {
     #[test]
     fn who_waits_too_long_is_told() {
         let mut relay = Relay::default();
-        relay.pass_on(keep_alive(1), at(0), TIMEOUT).unwrap();
-        relay.pass_on(keep_alive(2), at(10), TIMEOUT).unwrap();
+        relay.pass_on(keep_alive(1), at(0), TIMEOUT);
+        relay.pass_on(keep_alive(2), at(10), TIMEOUT);
         let expired = relay.expire(at(7_005));
         assert_eq!(expired.iter().map(|call| call.ticket.stream).collect::<Vec<_>>(), [1]);
         assert_eq!(relay.stop().len(), 1);
