@@ -2,7 +2,7 @@
 //! cuts and stalls; then everything is mended, and all members must come to the same state within bounded time, with
 //! every acknowledged write in it.
 
-use std::{cell::Cell, rc::Rc, time::Duration};
+use std::{net::SocketAddr, rc::Rc, time::Duration};
 
 use bytes::Bytes;
 use prost::Message;
@@ -16,10 +16,11 @@ use crate::{
     check::{self, DRIFT_PPM_MAX, Summary},
     client::{Channel, Failure},
     history::{Answer, Recorder, Request},
-    scene::{Report, timing},
+    scene::{Report, plan, timing},
     server::{Server, ServerOptions, check_directory, member_address},
     transport::{Mail, SimTransport},
-    workload::within,
+    watcher::{self, Reached},
+    workload::{Plan, within},
 };
 
 /// After everything is mended, members must agree within this time.
@@ -41,7 +42,8 @@ struct Cluster {
     members: Vec<Member>,
     recorder: Recorder,
     auditor: SimHost,
-    is_open: Rc<Cell<bool>>,
+    plan: Rc<Plan>,
+    everything: Rc<Reached>,
     lives: u64,
     rounds: u64,
 }
@@ -61,6 +63,7 @@ pub fn play(seed: u64, is_small: bool) -> Report {
         .collect();
     sim.set_timing(timing(&mut random));
     let options = ServerOptions::draw(&mut random);
+    let plan = plan(&mut random);
     let rounds = 4 + random.below(if is_small { 8 } else { 30 });
     let mut cluster = Cluster {
         links: Links::new(&sim),
@@ -70,7 +73,8 @@ pub fn play(seed: u64, is_small: bool) -> Report {
         options,
         members,
         recorder: recorder.clone(),
-        is_open: Rc::new(Cell::new(true)),
+        plan: Rc::new(plan),
+        everything: Rc::default(),
         lives: 0,
         rounds,
     };
@@ -114,6 +118,7 @@ impl Cluster {
             self.start(place);
         }
         let machine = self.sim.host("clients");
+        self.begin_watchers();
         for number in 0..2 + self.random.below(4) {
             let client = Client {
                 number,
@@ -122,11 +127,8 @@ impl Cluster {
                 recorder: self.recorder.clone(),
                 random: self.sim.random(100 + number),
                 members: self.members.len(),
-                keys: 2 + self.random.below(20),
-                pause: Duration::from_millis([1, 5, 20, 60][self.random.index(4)]),
-                lease_share: [0.0, 0.1, 0.4][self.random.index(3)],
+                plan: self.plan.clone(),
                 leases: Vec::new(),
-                is_open: self.is_open.clone(),
             };
             machine.spawn(client.run());
         }
@@ -138,10 +140,32 @@ impl Cluster {
         }
         self.mend().await;
         self.pause(Duration::from_secs(2)).await;
-        self.is_open.set(false);
+        self.plan.is_open.set(false);
         self.agree().await?;
         self.learn().await?;
         self.close().await
+    }
+
+    fn begin_watchers(&mut self) {
+        let machine = self.sim.host("watchers");
+        let members: Vec<SocketAddr> = (0..self.members.len()).map(member_address).collect();
+        machine.spawn(watcher::watch_everything(
+            machine.clone(),
+            self.recorder.clone(),
+            self.plan.clone(),
+            self.everything.clone(),
+            members.clone(),
+        ));
+        for number in 0..self.random.below(4) {
+            machine.spawn(watcher::watch_some(
+                machine.clone(),
+                self.recorder.clone(),
+                self.plan.clone(),
+                self.sim.random(200 + number),
+                Rc::default(),
+                members.clone(),
+            ));
+        }
     }
 
     fn start(&mut self, place: usize) {
@@ -223,6 +247,8 @@ impl Cluster {
         };
         let way = self.random.below(4);
         if way == 0 {
+            // A start on a disk that stalls can take longer than anybody would wait here.
+            self.sim.set_faults(&server.host, Faults::default());
             server.request_stop();
             if within(&self.auditor, STOP_LIMIT, server.ended()).await.is_none() {
                 return Err(format!("member {place} did not stop"));
@@ -359,35 +385,22 @@ impl Cluster {
         state
     }
 
-    /// The whole history, from the first revision on, as a member tells it.
+    /// The watcher of everything has been told everything.
     async fn learn(&mut self) -> Result<(), String> {
-        let place = self.random.index(self.members.len());
-        let limit = Duration::from_secs(10);
-        let floor = self.recorder.history().floor;
-        let channel = Channel::connect(&self.auditor, member_address(place), limit).await;
-        let channel = channel.ok_or("no connection to a sound member")?;
-        let call = channel.open("/etcdserverpb.Watch/Watch").ok_or("no stream")?;
-        let create = WatchCreateRequest {
-            key: Bytes::from_static(b"\0"),
-            range_end: Bytes::from_static(b"\0"),
-            start_revision: 1,
-            ..WatchCreateRequest::default()
-        };
-        call.send(&WatchRequest {
-            request_union: Some(watch_request::RequestUnion::CreateRequest(create)),
-        });
-        let mut known = 1;
-        while known < floor {
-            let message = call.next(limit).await.map_err(|failure| format!("{failure:?}"))?;
-            let message = message.ok_or("the watch ended")?;
-            let response = WatchResponse::decode(message).map_err(|error| error.to_string())?;
-            if let Some(last) = response.events.last() {
-                known = crate::history::revision_of(last);
+        for _ in 0..300 {
+            let floor = self.recorder.history().floor;
+            if self.recorder.history().known() >= floor {
+                self.plan.is_watched.set(false);
+                return Ok(());
             }
-            self.recorder.learn(response.events);
+            self.pause(Duration::from_millis(100)).await;
         }
-        channel.close();
-        Ok(())
+        let history = self.recorder.history();
+        Err(format!(
+            "of revisions up to {} the watcher of everything knows those up to {}",
+            history.floor,
+            history.known()
+        ))
     }
 
     /// All stop in peace, and leave sound directories.
@@ -425,20 +438,16 @@ struct Client {
     recorder: Recorder,
     random: Random,
     members: usize,
-    keys: u64,
-    pause: Duration,
-    /// Share of requests about leases.
-    lease_share: f64,
+    plan: Rc<Plan>,
     /// Leases that it was granted.
     leases: Vec<i64>,
-    is_open: Rc<Cell<bool>>,
 }
 
 impl Client {
     async fn run(mut self) {
         let mut channel: Option<Channel> = None;
-        while self.is_open.get() {
-            let pause = self.random.below(self.pause.as_nanos() as u64 + 1);
+        while self.plan.is_open.get() {
+            let pause = self.random.below(self.plan.pause.as_nanos() as u64 + 1);
             self.host
                 .sleep_until(self.host.now() + Duration::from_nanos(pause))
                 .await;
@@ -449,7 +458,7 @@ impl Client {
                     Channel::connect(&self.host, member_address(place), Duration::from_millis(500)).await
                 }
             };
-            let Some(usable) = usable.filter(|_| self.is_open.get()) else {
+            let Some(usable) = usable.filter(|_| self.plan.is_open.get()) else {
                 continue;
             };
             self.count += 1;
@@ -467,12 +476,21 @@ impl Client {
     }
 
     fn key(&mut self) -> Bytes {
-        Bytes::from(format!("k{:03}", self.random.below(self.keys)))
+        Bytes::from(format!("k{:03}", self.random.below(self.plan.keys)))
     }
 
     fn draw(&mut self) -> Request {
-        if self.random.chance(self.lease_share) {
+        if self.random.chance(self.plan.lease_share) {
             return self.draw_lease();
+        }
+        if self.random.chance(self.plan.compact_share) {
+            // What the watcher of everything has not seen must stay readable for it.
+            let known = self.recorder.history().known();
+            let back = self.random.below(12) as i64;
+            return Request::Compact(CompactionRequest {
+                revision: (known - back).max(1),
+                physical: self.random.chance(0.5),
+            });
         }
         let key = self.key();
         match self.random.below(10) {
@@ -484,7 +502,7 @@ impl Client {
                 Request::Put(PutRequest {
                     key,
                     value: value.into(),
-                    lease: if self.random.chance(self.lease_share) {
+                    lease: if self.random.chance(self.plan.lease_share) {
                         self.lease()
                     } else {
                         0
@@ -549,6 +567,10 @@ impl Client {
             Request::Range(range) => {
                 let answer = channel.unary("/etcdserverpb.KV/Range", range, timeout).await;
                 answer.map(Answer::Range)
+            }
+            Request::Compact(compact) => {
+                let answer = channel.unary("/etcdserverpb.KV/Compact", compact, timeout).await;
+                answer.map(Answer::Compact)
             }
             Request::Grant(grant) => {
                 let answer = channel.unary("/etcdserverpb.Lease/LeaseGrant", grant, timeout).await;

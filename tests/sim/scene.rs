@@ -144,7 +144,8 @@ pub fn timing(random: &mut Random) -> Timing {
     }
 }
 
-fn plan(random: &mut Random) -> Plan {
+/// What clients are to do.
+pub fn plan(random: &mut Random) -> Plan {
     Plan {
         keys: 2 + random.below(40),
         pause: Duration::from_millis([1, 5, 20, 60][random.index(4)]),
@@ -201,6 +202,7 @@ impl Scene {
             self.recorder.clone(),
             self.plan.clone(),
             self.everything.clone(),
+            vec![Server::address()],
         ));
         for number in 0..self.random.below(4) {
             let reached = Rc::new(RefCell::new(Vec::new()));
@@ -211,6 +213,7 @@ impl Scene {
                 self.plan.clone(),
                 self.sim.random(200 + number),
                 reached,
+                vec![Server::address()],
             ));
         }
     }
