@@ -345,3 +345,142 @@ impl Link {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{pin::pin, task::Waker};
+
+    use raft::eraftpb::{Entry, MessageType};
+
+    use super::*;
+    use crate::host::mailbox;
+
+    fn exchange(peers: &[u64]) -> Exchange {
+        let exchange = Exchange::new(MemberId(1), ClusterId(9), Rc::default());
+        set_peers(&exchange, peers);
+        exchange
+    }
+
+    fn set_peers(exchange: &Exchange, peers: &[u64]) {
+        exchange.set_peers(peers.iter().map(|id| Peer {
+            id: MemberId(*id),
+            urls: vec![format!("http://10.0.0.{id}:2380")],
+        }));
+    }
+
+    fn message(from: u64, to: u64, data_bytes: usize) -> Message {
+        let entry = Entry {
+            data: vec![0; data_bytes].into(),
+            ..Entry::default()
+        };
+        Message {
+            msg_type: MessageType::MsgAppend,
+            from,
+            to,
+            entries: vec![entry].into(),
+            ..Message::default()
+        }
+    }
+
+    fn poll<F: Future>(future: F) -> Poll<F::Output> {
+        pin!(future).poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    fn drain(exchange: &Exchange) -> Vec<String> {
+        std::iter::from_fn(|| exchange.next_news())
+            .map(|news| match news {
+                News::Message(message) => format!("message from {}", message.from),
+                news => format!("{news:?}"),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn messages_are_taken_from_known_members_within_bounds() {
+        let exchange = exchange(&[1, 2, 3]);
+        assert!(exchange.deliver(message(2, 1, 10)));
+        assert!(!exchange.deliver(message(4, 1, 10)), "nobody knows 4");
+        assert!(!exchange.deliver(message(2, 3, 10)), "it is for another");
+        assert!(exchange.deliver(message(3, 1, limits::PEER_INBOX_BYTES_MAX - 1_000)));
+        assert!(!exchange.deliver(message(3, 1, 1_000)), "there is no room");
+        assert_eq!(drain(&exchange), ["message from 2", "message from 3"]);
+        assert!(exchange.deliver(message(3, 1, 1_000)));
+        assert_eq!(exchange.news_bytes.get(), weight(&message(3, 1, 1_000)));
+    }
+
+    #[test]
+    fn a_loss_is_told_once_until_raft_has_heard() {
+        let exchange = exchange(&[2, 3]);
+        let too_many = (0..limits::PEER_QUEUE_MESSAGES_MAX + 5).map(|_| message(1, 2, 1));
+        exchange.send(too_many);
+        exchange.lost(MemberId(3));
+        exchange.lost(MemberId(7));
+        assert_eq!(drain(&exchange), ["Unreachable(2)", "Unreachable(3)"].map(debug_of));
+        exchange.lost(MemberId(2));
+        assert_eq!(drain(&exchange), [debug_of("Unreachable(2)")]);
+    }
+
+    /// `Unreachable(2)` as its debug form is.
+    fn debug_of(text: &str) -> String {
+        let id = text["Unreachable(".len()..text.len() - 1].parse().unwrap();
+        format!("{:?}", News::Unreachable(MemberId(id)))
+    }
+
+    #[test]
+    fn a_member_that_goes_takes_what_waits_for_it_along() {
+        let exchange = exchange(&[2, 3]);
+        let parcel = |to| Parcel {
+            message: message(1, to, 0),
+            database: mailbox(1).1,
+        };
+        exchange.send_snapshot(parcel(2));
+        exchange.send_snapshot(parcel(3));
+        assert_eq!(exchange.snapshots_in_flight(), 2);
+        assert!(poll(exchange.next_letter(MemberId(3))).is_ready());
+        let mut waiting = pin!(exchange.next_letter(MemberId(3)));
+        assert!(
+            waiting
+                .as_mut()
+                .poll(&mut Context::from_waker(Waker::noop()))
+                .is_pending()
+        );
+        set_peers(&exchange, &[]);
+        assert!(matches!(
+            waiting.poll(&mut Context::from_waker(Waker::noop())),
+            Poll::Ready(None)
+        ));
+        assert_eq!(exchange.snapshots_in_flight(), 1, "that to 3 is its transport's to end");
+        exchange.snapshot_ended(MemberId(3), true);
+        let told: Vec<_> = std::iter::from_fn(|| exchange.next_news())
+            .map(|news| match news {
+                News::SnapshotSent(member, is_received) => (member.0, is_received),
+                news => panic!("{news:?}"),
+            })
+            .collect();
+        assert_eq!(told, [(2, false), (3, true)]);
+    }
+
+    #[test]
+    fn who_sent_a_snapshot_hears_what_became_of_it() {
+        for is_taken in [true, false] {
+            let exchange = exchange(&[2]);
+            let mut delivery = pin!(exchange.deliver_snapshot(message(2, 1, 0)));
+            let mut context = Context::from_waker(Waker::noop());
+            assert!(delivery.as_mut().poll(&mut context).is_pending());
+            assert!(matches!(
+                poll(exchange.deliver_snapshot(message(2, 1, 0))),
+                Poll::Ready(false)
+            ));
+            let Some(News::Snapshot(_, receipt)) = exchange.next_news() else {
+                panic!("a snapshot was delivered");
+            };
+            assert!(delivery.as_mut().poll(&mut context).is_pending());
+            if is_taken {
+                receipt.taken();
+            } else {
+                drop(receipt);
+            }
+            assert_eq!(delivery.poll(&mut context), Poll::Ready(is_taken));
+        }
+    }
+}
