@@ -3,13 +3,13 @@
 
 use std::path::PathBuf;
 
-use bytes::Bytes;
 use prost::Message;
-use raft::eraftpb::{Entry, EntryType, HardState};
+use raft::eraftpb::HardState;
 
 use super::{
     Fault,
     cycle::{Replica, ReplicaOptions},
+    founding::NewCluster,
 };
 use crate::{
     apply::{self, EntryAt, State, StateConfig},
@@ -22,7 +22,7 @@ use crate::{
     raft::{Consensus, MemoryLog, Timing},
     snapshot::{SnapshotFiles, v2store},
     wal::{LogEncoder, Replay, Wal, WalOptions, WalSnapshot},
-    wire::proto::{raftpb, walpb},
+    wire::proto::walpb,
 };
 
 /// What a member is started with.
@@ -46,39 +46,6 @@ pub struct BootOptions {
     pub quota_bytes: Option<u64>,
     /// Learners that the cluster may have.
     pub learners_max: usize,
-}
-
-/// The members that a new cluster is made of.
-#[derive(Clone, Debug)]
-pub struct NewCluster {
-    /// `--initial-cluster-token`.
-    pub token: String,
-    /// This member's name.
-    pub name: String,
-    /// Names and peer URLs of all of them (`--initial-cluster`), this one included.
-    pub members: Vec<(String, Vec<String>)>,
-}
-
-impl NewCluster {
-    /// The founding members in the order of their ids; and which of them this one is, if it is.
-    fn founders(&self) -> (Option<MemberId>, Vec<Member>) {
-        let mut own_id = None;
-        let founder = |(name, peer_urls): &(String, Vec<String>)| {
-            let id = member::ids::initial_member_id(peer_urls, &self.token);
-            if *name == self.name {
-                own_id = Some(id);
-            }
-            Member {
-                id,
-                name: name.clone(),
-                peer_urls: peer_urls.clone(),
-                ..Member::default()
-            }
-        };
-        let mut founders: Vec<Member> = self.members.iter().map(founder).collect();
-        founders.sort_unstable_by_key(|member| member.id);
-        (own_id, founders)
-    }
 }
 
 /// What a start finds or makes.
@@ -263,23 +230,7 @@ async fn write_founding<H: Host>(
     replay: &mut Replay,
     cluster: &NewCluster,
 ) -> Result<(), Fault> {
-    let (_, founders) = cluster.founders();
-    let entry = |(position, member): (usize, &Member)| {
-        let change = raftpb::ConfChange {
-            id: Some(0),
-            r#type: Some(raftpb::ConfChangeType::ConfChangeAddNode as i32),
-            node_id: Some(member.id.0),
-            context: Some(member::json::member(member)),
-        };
-        Entry {
-            entry_type: EntryType::EntryConfChange,
-            term: 1,
-            index: 1 + position as u64,
-            data: Bytes::from(change.encode_to_vec()),
-            ..Entry::default()
-        }
-    };
-    let entries: Vec<Entry> = founders.iter().enumerate().map(entry).collect();
+    let entries = cluster.entries();
     let hard_state = HardState {
         term: 1,
         commit: entries.len() as u64,

@@ -34,6 +34,15 @@ struct Member {
     is_paused: bool,
 }
 
+/// What all members must come to tell alike, without leases that could still end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct State {
+    applied: u64,
+    revision: i64,
+    hash: u32,
+    leases: usize,
+}
+
 struct Cluster {
     sim: Rc<Sim>,
     random: Random,
@@ -355,7 +364,8 @@ impl Cluster {
                 seen.push(self.state_of(place).await);
             }
             let first = seen[0];
-            if first.is_some() && seen.iter().all(|state| *state == first) {
+            // What a lease that ends later would change, nobody would be told.
+            if first.is_some_and(|state| state.leases == 0) && seen.iter().all(|state| *state == first) {
                 return Ok(());
             }
             self.pause(Duration::from_millis(500)).await;
@@ -363,8 +373,8 @@ impl Cluster {
         Err(format!("members do not agree after everything was mended: {seen:?}"))
     }
 
-    /// Applied index, revision and hash of a member's store.
-    async fn state_of(&self, place: usize) -> Option<(u64, i64, u32)> {
+    /// What a member tells of its store.
+    async fn state_of(&self, place: usize) -> Option<State> {
         let limit = Duration::from_secs(5);
         let channel = Channel::connect(&self.auditor, member_address(place), limit).await?;
         let asked = async {
@@ -378,7 +388,15 @@ impl Cluster {
                     limit,
                 )
                 .await?;
-            Ok::<_, Failure>((status.raft_applied_index, hash.hash_revision, hash.hash))
+            let leases: LeaseLeasesResponse = channel
+                .unary("/etcdserverpb.Lease/LeaseLeases", &LeaseLeasesRequest {}, limit)
+                .await?;
+            Ok::<_, Failure>(State {
+                applied: status.raft_applied_index,
+                revision: hash.hash_revision,
+                hash: hash.hash,
+                leases: leases.leases.len(),
+            })
         };
         let state = asked.await.ok();
         channel.close();
