@@ -36,6 +36,9 @@ pub mod backend;
 
 pub mod watch;
 
+pub mod bench;
+pub mod doctor;
+
 pub mod cli;
 pub mod config;
 pub mod ops;

@@ -1,8 +1,9 @@
 //! The program: what it was called for, and its exit code.
 
-use std::process::ExitCode;
+use std::{path::Path, process::ExitCode};
 
 use ringd::{
+    bench::Plan,
     cli::{self, Command, Invocation},
     config::{Config, Exit, Notice},
     node::{self, Signals, Stop},
@@ -16,6 +17,8 @@ fn main() -> ExitCode {
     match cli::invocation(&arguments, &environment, &|path| std::fs::read(path)) {
         Invocation::Serve { config, notices } => serve(*config, &notices),
         Invocation::Offline(command) => offline(&command),
+        Invocation::Bench(plan) => bench(*plan, &arguments),
+        Invocation::Doctor { directory, is_json } => doctor(&directory, is_json),
         Invocation::Exit(exit) => leave(&exit),
     }
 }
@@ -33,6 +36,32 @@ fn offline(command: &Command) -> ExitCode {
         let command = command.clone();
         async move { cli::run(&host, &command, &mut |text: &str| print!("{text}")).await }
     });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("Error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Looks at this machine; fails if something stands in the way.
+fn doctor(directory: &Path, is_json: bool) -> ExitCode {
+    match node::doctor::run(directory, is_json) {
+        Ok(false) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("Error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Puts load on a server.
+fn bench(plan: Plan, arguments: &[String]) -> ExitCode {
+    let outcome = probe::check_machine()
+        .map_err(|obstacle| obstacle.to_string())
+        .and_then(|_| node::bench::run(plan, format!("ringd {}", arguments.join(" "))));
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

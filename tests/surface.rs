@@ -240,7 +240,7 @@ fn nothing_set_is_etcd_3_6_s_default() {
     assert_eq!(config.verify_bootstrap(), Ok(()));
     assert_eq!(config.warning_unary_request_duration, Duration::from_millis(300));
     assert_eq!(config.hold_cluster_version, Some((3, 5)));
-    assert_eq!(config.wal_sync, WalSync::Dsync);
+    assert_eq!(config.wal_sync, WalSync::Fdatasync);
     assert!(config.cors.is_open() && config.host_whitelist.is_open());
     assert_eq!(
         config.listen_client_urls[0].socket_address().unwrap().to_string(),
@@ -254,7 +254,7 @@ fn values_reach_their_fields() {
         "--name a --quota-backend-bytes -1 --auto-compaction-retention 5m --grpc-keepalive-interval 0s \
          --experimental-compaction-batch-limit 7 --experimental-enable-lease-checkpoint --cores 0-2,5,1 \
          --hold-cluster-version= --log-outputs stdout,/tmp/x --initial-advertise-peer-urls http://127.0.0.1:7 \
-         --feature-gates=CompactHashCheck=true --metrics extensive --wal-sync fdatasync",
+         --feature-gates=CompactHashCheck=true --metrics extensive --wal-sync dsync",
     );
     assert_eq!(config.quota_backend_bytes, None);
     assert_eq!(
@@ -267,6 +267,7 @@ fn values_reach_their_fields() {
     assert!(config.features.is_on(ringd::config::Feature::CompactHashCheck));
     assert_eq!(config.cores, Some(vec![0, 1, 2, 5]));
     assert_eq!(config.hold_cluster_version, None);
+    assert_eq!(config.wal_sync, WalSync::Dsync);
     assert_eq!(config.log.outputs.len(), 2);
     // Only the name was given, so the member is the cluster.
     assert_eq!(config.initial_cluster_text(), "a=http://127.0.0.1:7");

@@ -30,6 +30,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("member", &["backend", "snapshot"]),
     ("backend", &["host"]),
     ("watch", &["mvcc"]),
+    ("bench", &["wire", "host", "config"]),
+    ("doctor", &["bench"]),
     ("apply", &["mvcc", "lease", "auth", "member", "backend", "host"]),
     (
         "replica",

@@ -5,6 +5,7 @@
 //! pending until none of these lives: a version that is held for long (a snapshot on a slow connection) keeps its own pages,
 //! and not those that came and went since.
 
+use crate::base::planted::{Planted, is_planted};
 use std::collections::{BTreeMap, VecDeque};
 
 /// Free and pending pages.
@@ -98,6 +99,10 @@ impl Freelist {
 
     /// Frees what none of the living versions reaches; `living` ascends and has the newest version at least.
     pub(super) fn release(&mut self, living: &[u64]) {
+        let living = match is_planted(Planted::PagesReusedEarly) {
+            true => &living[living.len() - 1..],
+            false => living,
+        };
         let oldest = living.first().copied().unwrap_or(u64::MAX);
         if oldest > self.oldest {
             self.oldest = oldest;

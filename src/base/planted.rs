@@ -8,10 +8,44 @@ pub enum Planted {
     AnswerBeforeDurable,
     /// The applied index is stored a commit later than what it stands for.
     AppliedApart,
+    /// A key that is put without a lease stays with the lease that it had.
+    AttachmentKept,
+    /// Which keys belong to leases is not found again at a restart.
+    AttachmentsForgotten,
+    /// A segment's checksums do not go on from the one before.
+    ChecksumRestarted,
+    /// A compaction counts as done after its first slice.
+    CompactionCutShort,
+    /// A compaction takes what is still readable.
+    CompactionGreedy,
+    /// What is committed while a file is defragmented is missing from its successor.
+    DefragmentForgets,
     /// A watcher that is behind misses the last change of each piece of history.
     EventDropped,
+    /// A watcher that is behind is told of each change twice.
+    EventTwice,
     /// Leases end a second early.
     LeaseEarly,
+    /// Leases never end.
+    LeaseImmortal,
+    /// The log is written and not synced.
+    LogSyncSkipped,
+    /// A commit's meta page may be durable before its pages.
+    MetaBeforeData,
+    /// Pages are used again while a reader, or the version before, needs them.
+    PagesReusedEarly,
+    /// Events come without the record before.
+    PreviousForgotten,
+    /// Progress is told for watchers that are behind.
+    ProgressAhead,
+    /// Names of the log's segments are not synced.
+    SegmentNameUnsynced,
+    /// A snapshot is read from a version that may be written over.
+    SnapshotUnpinned,
+    /// A sync that failed is done again, and counts if that succeeds.
+    SyncErrorRetried,
+    /// Writes of the log that fail count as done.
+    WriteErrorIgnored,
 }
 
 #[cfg(debug_assertions)]

@@ -4,13 +4,16 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Command as Program};
 
-use super::{Command, OutputFormat, Restore};
-use crate::config::{Exit, parse_initial_cluster, parse_urls};
+use super::{Command, Invocation, OutputFormat, Restore};
+use crate::{
+    bench,
+    config::{Exit, parse_initial_cluster, parse_urls},
+};
 
 /// The command that the arguments name; `None` if they are the server's.
-pub(super) fn command(arguments: &[String]) -> Option<Result<Command, Exit>> {
+pub(super) fn command(arguments: &[String]) -> Option<Result<Invocation, Exit>> {
     match arguments.first().map(String::as_str) {
-        Some("snapshot" | "check" | "wal") => {}
+        Some("snapshot" | "check" | "wal" | "bench" | "doctor") => {}
         // etcd has these; their absence should not look like a misspelt flag.
         Some(name @ ("gateway" | "grpc-proxy")) => {
             let stderr = format!("ringd {name} is not supported yet; etcd's own {name} works with ringd\n");
@@ -24,9 +27,26 @@ pub(super) fn command(arguments: &[String]) -> Option<Result<Command, Exit>> {
     }
     let words = std::iter::once("ringd").chain(arguments.iter().map(String::as_str));
     Some(match program().try_get_matches_from(words) {
-        Ok(matches) => command_of(&matches),
+        Ok(matches) => match matches.subcommand() {
+            Some(("bench", matches)) => bench::plan(matches)
+                .map(|plan| Invocation::Bench(Box::new(plan)))
+                .map_err(|error| failure(&error)),
+            Some(("doctor", matches)) => Ok(Invocation::Doctor {
+                directory: path(matches, "dir"),
+                is_json: text(matches, "write-out") == "json",
+            }),
+            _ => command_of(&matches).map(Invocation::Offline),
+        },
         Err(error) => Err(clap_exit(&error)),
     })
+}
+
+fn failure(error: &str) -> Exit {
+    Exit {
+        stderr: format!("Error: {error}\n"),
+        code: 1,
+        ..Exit::default()
+    }
 }
 
 fn clap_exit(error: &clap::Error) -> Exit {
@@ -124,6 +144,17 @@ fn program() -> Program {
     Program::new("ringd")
         .subcommand_required(true)
         .arg_required_else_help(true)
+        .subcommand(bench::program())
+        .subcommand(
+            Program::new("doctor")
+                .about("Looks at this machine: what costs latency, and what mends it. Changes nothing")
+                .arg(text("dir", ".", "Where the data is, or is to be"))
+                .arg(
+                    text("write-out", "simple", "How to print")
+                        .short('w')
+                        .value_parser(["simple", "json"]),
+                ),
+        )
         .subcommand(
             Program::new("snapshot")
                 .about("Work on saved snapshots")
@@ -174,11 +205,9 @@ fn command_of(matches: &ArgMatches) -> Result<Command, Exit> {
                     format,
                 })
             }
-            Some((_, matches)) => restore_of(matches).map(Command::SnapshotRestore).map_err(|error| Exit {
-                stderr: format!("Error: {error}\n"),
-                code: 1,
-                ..Exit::default()
-            }),
+            Some((_, matches)) => restore_of(matches)
+                .map(Command::SnapshotRestore)
+                .map_err(|error| failure(&error)),
             None => unreachable!("clap requires a subcommand"),
         },
         _ => unreachable!("clap knows no other subcommand"),
@@ -229,7 +258,11 @@ mod tests {
     use super::*;
 
     fn parsed(line: &str) -> Option<Result<Command, Exit>> {
-        command(&line.split_whitespace().map(str::to_string).collect::<Vec<String>>())
+        let words: Vec<String> = line.split_whitespace().map(str::to_string).collect();
+        Some(command(&words)?.map(|invocation| match invocation {
+            Invocation::Offline(command) => command,
+            other => panic!("{other:?}"),
+        }))
     }
 
     #[test]

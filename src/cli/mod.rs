@@ -11,7 +11,10 @@ mod status;
 
 use std::{io, path::Path, path::PathBuf};
 
-use crate::config::{self, Config, Exit, InitialCluster, Loaded, Notice, Url};
+use crate::{
+    bench::Plan,
+    config::{self, Config, Exit, InitialCluster, Loaded, Notice, Url},
+};
 
 pub use print::{OutputFormat, SnapshotStatus, print_status};
 pub use run::run;
@@ -28,6 +31,15 @@ pub enum Invocation {
     },
     /// Work on files while no server runs on them.
     Offline(Command),
+    /// Put load on a server.
+    Bench(Box<Plan>),
+    /// Look at this machine.
+    Doctor {
+        /// Where the data is, or is to be.
+        directory: PathBuf,
+        /// For programs rather than for people.
+        is_json: bool,
+    },
     /// Print and leave.
     Exit(Exit),
 }
@@ -88,7 +100,7 @@ pub fn invocation(
     read_file: &dyn Fn(&Path) -> io::Result<Vec<u8>>,
 ) -> Invocation {
     match arguments::command(arguments) {
-        Some(Ok(command)) => Invocation::Offline(command),
+        Some(Ok(invocation)) => invocation,
         Some(Err(exit)) => Invocation::Exit(exit),
         None => match config::load(arguments, environment, read_file) {
             Loaded::Run { config, notices } => Invocation::Serve { config, notices },

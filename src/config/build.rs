@@ -351,8 +351,8 @@ fn config_of(values: &Values, notices: &mut Vec<Notice>) -> Result<Config, Strin
         log,
         cores: cores(values.text("cores"))?,
         wal_sync: match values.text("wal-sync") {
-            "fdatasync" => WalSync::Fdatasync,
-            _ => WalSync::Dsync,
+            "dsync" => WalSync::Dsync,
+            _ => WalSync::Fdatasync,
         },
         hold_cluster_version: hold_cluster_version(values.text("hold-cluster-version"))?,
         name,

@@ -29,6 +29,12 @@ pub fn usage_text() -> String {
 
   ringd wal dump DIR
     Print the records of a log.
+
+  ringd bench put|range|txn-put|txn-mixed|watch|watch-latency|lease-grant|lease-revoke|lease-keepalive|kubernetes [flags]
+    Put load on an etcd endpoint and measure it.
+
+  ringd doctor [--dir DIR]
+    Look at this machine: what costs latency, and what mends it.
 "
     .to_string()
 }

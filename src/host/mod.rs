@@ -31,7 +31,7 @@ pub trait Host: Clone + 'static {
     fn wall_time(&self) -> WallTime;
     /// Resolves when `now()` has reached `at`, or soon after.
     fn sleep_until(&self, at: Monotonic) -> impl Future<Output = ()> + 'static;
-    /// Lets other tasks of this core run.
+    /// Lets other tasks of this core run, and what has arrived meanwhile be noticed.
     fn yield_now(&self) -> impl Future<Output = ()> + 'static;
     /// Entropy: from the operating system, or from the seed.
     fn random_u64(&self) -> u64;
@@ -97,6 +97,20 @@ pub trait File: 'static {
     fn buffer(&self, len: usize) -> Self::Buffer;
     /// Writes the whole buffer at `offset` and gives the memory back, whatever happened.
     fn write_at(&self, offset: u64, buffer: Self::Buffer) -> impl Future<Output = (io::Result<()>, Self::Buffer)>;
+    /// As [`File::write_at`], and makes durable what is written then, with all that was written to the file before. An
+    /// error leaves open how much of it is; after a failed sync nobody may trust the file again.
+    fn write_durably_at(
+        &self,
+        offset: u64,
+        buffer: Self::Buffer,
+    ) -> impl Future<Output = (io::Result<()>, Self::Buffer)> {
+        async move {
+            match self.write_at(offset, buffer).await {
+                (Ok(()), buffer) => (self.sync_data().await, buffer),
+                failed => failed,
+            }
+        }
+    }
     /// Writes borrowed bytes through the page cache (not for direct files).
     fn write_bytes_at(&self, offset: u64, bytes: &[u8]) -> impl Future<Output = io::Result<()>>;
     /// Reads up to `len` bytes; fewer only at the end of the file.

@@ -11,6 +11,7 @@
 //! Which records go depends on the revision alone, so members that do it at different times end up with the same. The
 //! pause between batches is the driver's.
 
+use crate::base::planted::{Planted, is_planted};
 use std::ops::ControlFlow;
 
 use super::{
@@ -109,7 +110,7 @@ impl PhysicalCompaction {
             }
             looked_at += 1;
             self.next = Revision::new(revision.main, revision.sub + 1);
-            let is_kept = self.keep.contains(revision);
+            let is_kept = self.keep.contains(revision) && !is_planted(Planted::CompactionGreedy);
             self.hasher.write(revision, kind, record, is_kept);
             if !is_kept {
                 doomed.push((revision, kind));
@@ -122,7 +123,7 @@ impl PhysicalCompaction {
         self.deleted += doomed.len() as u64;
         CompactionStep {
             deleted: doomed.len(),
-            is_finished: looked_at < records_max,
+            is_finished: looked_at < records_max || is_planted(Planted::CompactionCutShort),
         }
     }
 

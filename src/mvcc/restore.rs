@@ -1,5 +1,6 @@
 //! The store from what the tree holds: the `key` bucket is read once, in order.
 
+use crate::base::planted::{Planted, is_planted};
 use std::fmt;
 
 use bytes::Bytes;
@@ -103,7 +104,7 @@ impl Restore {
         }
         self.index
             .restore_put(decoded.key, revision, decoded.create_revision, decoded.version);
-        if decoded.lease != LeaseId(0) {
+        if decoded.lease != LeaseId(0) && !is_planted(Planted::AttachmentsForgotten) {
             self.attach(decoded.key, decoded.lease, revision);
         }
         Ok(())

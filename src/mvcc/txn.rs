@@ -3,6 +3,7 @@
 //! All changes of a transaction share the revision after the current one, numbered from sub-revision 0. Reads within the
 //! transaction see its own changes. A transaction that changed nothing leaves the revision where it was.
 
+use crate::base::planted::{Planted, is_planted};
 use bytes::Bytes;
 
 use super::{
@@ -187,7 +188,7 @@ impl<'a, T: Records + RecordSink + ?Sized> WriteTxn<'a, T> {
 
     /// The record that the key had before this transaction: watchers compare revisions, not steps within one.
     fn previous_record(&self, key: &[u8], previous: Option<KeyState>) -> Option<Bytes> {
-        if self.previous == PreviousRecords::Skip {
+        if self.previous == PreviousRecords::Skip || is_planted(Planted::PreviousForgotten) {
             return None;
         }
         let begin = self.begin_revision();

@@ -10,7 +10,9 @@
 //!
 //! What runs on the cores is given by the caller; nothing here knows requests, raft or files of the database.
 
+pub mod bench;
 pub mod directory;
+pub mod doctor;
 mod lines;
 pub mod panic;
 pub mod run;

@@ -260,14 +260,11 @@ async fn wait<H: Host, M: crate::host::Map>(home: &mut Home<H, M>, progress: &mu
     if progress.timer.as_ref().is_none_or(|(at, _)| wake_at < *at) {
         progress.timer = Some((wake_at, Box::pin(home.host.sleep_until(wake_at))));
     }
-    let mut is_first = true;
+    // With work of its own the loop still lets the others of this core have their turn, and the host its look at what came.
+    let mut rest = has_work.then(|| Box::pin(home.host.yield_now()));
     poll_fn(|context| {
         let mut woken = Woken::default();
-        // With work of its own the loop still lets the others of this core have their turn.
-        let mut is_woken = has_work && !std::mem::take(&mut is_first);
-        if has_work && !is_woken {
-            context.waker().wake_by_ref();
-        }
+        let mut is_woken = rest.as_mut().is_some_and(|rest| rest.as_mut().poll(context).is_ready());
         is_woken |= home.desk.replica_notify().poll_notified(context).is_ready();
         is_woken |= poll_write(&mut progress.write, &mut woken, context);
         if home.stop.poll_notified(context).is_ready() {

@@ -8,7 +8,7 @@ use std::{
     cell::RefCell,
     fs::File as SystemFile,
     io,
-    os::unix::fs::MetadataExt,
+    os::{fd::AsRawFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
     rc::Rc,
     sync::Arc,
@@ -19,7 +19,7 @@ use glommio::{
     io::{DmaBuffer, DmaFile, OpenOptions},
 };
 
-use super::{detached::Detached, files, map::FileMap, system};
+use super::{detached::Detached, enter, files, map::FileMap, system};
 use crate::host::{DIRECT_ALIGN, Disk, File, OpenMode};
 
 /// Files, as seen by one executor.
@@ -196,6 +196,18 @@ impl File for RingFile {
         written.await
     }
 
+    async fn write_durably_at(&self, offset: u64, buffer: RingBuffer) -> (io::Result<()>, RingBuffer) {
+        let Some(file) = self.on_ring.clone() else {
+            return match self.write_at(offset, buffer).await {
+                (Ok(()), buffer) => (self.sync_data().await, buffer),
+                failed => failed,
+            };
+        };
+        debug_assert!(offset.is_multiple_of(DIRECT_ALIGN as u64));
+        let written = Detached::new(async move { (write_and_sync(&file, offset, &buffer).await, buffer) });
+        written.await
+    }
+
     async fn write_bytes_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         assert!(!self.is_direct, "borrowed bytes cannot be written to a direct file");
         write_blocking(&self.file, offset, bytes.to_vec()).await
@@ -255,12 +267,36 @@ async fn write_blocking(file: &Arc<SystemFile>, offset: u64, bytes: Vec<u8>) -> 
     blocking(move || file.write_all_at(&bytes, offset)).await
 }
 
+/// A write and an fdatasync that begins when the write has ended: one request where the kernel can be told so.
+async fn write_and_sync(file: &DmaFile, offset: u64, buffer: &RingBuffer) -> io::Result<()> {
+    let pair = enter::expect(file.as_raw_fd());
+    // Polled in this order, they are queued one behind the other.
+    let (written, synced) =
+        futures_lite::future::zip(file.write_rc_at(Rc::clone(&buffer.0), offset), file.fdatasync()).await;
+    let is_linked = pair.is_met();
+    drop(pair);
+    let written = written.map_err(system_error)?;
+    match synced.map_err(system_error) {
+        Ok(()) if is_linked && written == buffer.0.len() => return Ok(()),
+        Ok(()) => {}
+        // The link was broken by a short write: nothing was synced.
+        Err(error) if is_linked && error.raw_os_error() == Some(libc::ECANCELED) => {}
+        Err(error) => return Err(error),
+    }
+    write_rest(file, offset, buffer, written).await?;
+    file.fdatasync().await.map_err(system_error)
+}
+
 async fn write_on_ring(file: &DmaFile, offset: u64, buffer: &RingBuffer) -> io::Result<()> {
-    let len = buffer.0.len();
-    let mut written = file
+    let written = file
         .write_rc_at(Rc::clone(&buffer.0), offset)
         .await
         .map_err(system_error)?;
+    write_rest(file, offset, buffer, written).await
+}
+
+async fn write_rest(file: &DmaFile, offset: u64, buffer: &RingBuffer, mut written: usize) -> io::Result<()> {
+    let len = buffer.0.len();
     // Part of a write may land when the disk fills up; the next part then tells why.
     while written < len {
         if written == 0 || !written.is_multiple_of(DIRECT_ALIGN) {
@@ -361,6 +397,55 @@ mod tests {
         let content = fs::read(read_back).unwrap();
         assert_eq!((content[0], content[4096], content[8192], content[16383]), (1, 2, 3, 3));
         assert_eq!(content[16384..], vec![0; 49152]);
+    }
+
+    #[test]
+    fn a_durable_write_is_one_request_to_the_kernel() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("segment");
+        fs::write(&path, b"").unwrap();
+        let is_direct = takes_direct(scratch.path());
+        let read_back = path.clone();
+        let before = enter::linked();
+        run_test(move |host| async move {
+            let file = host.disk().open(&path, OpenMode::Direct).await.unwrap();
+            let mut buffer = blocks(&file, 1, 3);
+            for round in 0..20u8 {
+                buffer.as_mut().fill(round + 1);
+                let (result, back) = file.write_durably_at(u64::from(round) * 8192, buffer).await;
+                result.unwrap();
+                buffer = back;
+            }
+            // Two at once: the second is not linked, and durable all the same.
+            let other = blocks(&file, 99, 1);
+            let both = futures_lite::future::zip(
+                file.write_durably_at(1 << 20, buffer),
+                file.write_durably_at(2 << 20, other),
+            );
+            let (one, two) = both.await;
+            one.0.unwrap();
+            two.0.unwrap();
+        });
+        assert!(!is_direct || enter::linked() - before >= 21);
+        let content = fs::read(read_back).unwrap();
+        assert_eq!(
+            (content[0], content[8192], content[1 << 20], content[2 << 20]),
+            (1, 2, 20, 99)
+        );
+    }
+
+    #[test]
+    fn a_failed_write_fails_with_its_own_error_and_nothing_is_synced() {
+        run_test(|host| async move {
+            // Opened for reading and writing, and always full.
+            let path = Path::new("/dev/full");
+            let Ok(file) = host.disk().open(path, OpenMode::Direct).await else {
+                return;
+            };
+            let buffer = blocks(&file, 1, 1);
+            let error = file.write_durably_at(0, buffer).await.0.unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::ENOSPC), "{error}");
+        });
     }
 
     #[test]

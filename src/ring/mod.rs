@@ -10,20 +10,24 @@
 //! ```
 //!
 //! glommio 0.9.0 is used as published; what it lacks is made up for from outside: [`setup`] adds a ring flag,
-//! [`executor`] keeps a guard timer against its lost wake-up, and [`net`] binds its own sockets.
+//! [`enter`] keeps needless calls from the kernel and has a write and its sync made one request, [`executor`] keeps a guard timer against its lost wake-up, and [`net`] binds its own sockets.
 
 pub mod disk;
+pub mod enter;
 pub mod executor;
+pub mod facts;
 pub mod map;
 pub mod net;
 pub mod placement;
 pub mod probe;
 pub mod setup;
+pub mod sync_probe;
 pub mod thread;
 
 mod buffer;
 mod detached;
 mod files;
+mod queue;
 mod system;
 
 pub use disk::{RingBuffer, RingDisk, RingFile};

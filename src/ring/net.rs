@@ -14,7 +14,7 @@ use std::{
 use futures_lite::io::{AsyncRead, AsyncWrite};
 use glommio::net::{TcpListener, TcpStream};
 
-use super::system;
+use super::{enter, system};
 use crate::host::{Listener, Net, Stream};
 
 /// Connections that may wait to be accepted (the kernel caps this at net.core.somaxconn).
@@ -129,6 +129,8 @@ impl RingStream {
 
 impl Stream for RingStream {
     fn poll_read(&mut self, context: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        // A peer that never pauses may keep this core's tasks going without end.
+        enter::relax();
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 

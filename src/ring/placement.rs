@@ -150,7 +150,7 @@ pub fn queues_of(root: &Path, directory: &Path) -> Vec<DiskQueue> {
 }
 
 /// The whole disk below a device: a partition's disk, and the first disk that a dm or md device is made of.
-fn disk_of_device(root: &Path, major: u32, minor: u32) -> Option<PathBuf> {
+pub(super) fn disk_of_device(root: &Path, major: u32, minor: u32) -> Option<PathBuf> {
     let entry = root.join(format!("sys/dev/block/{major}:{minor}"));
     let mut device = fs::canonicalize(entry).ok()?;
     // dm over md over a partition is four steps; whatever goes on for longer is no tree.

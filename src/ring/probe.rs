@@ -10,6 +10,8 @@ use std::{
 };
 
 use super::{files, net, system};
+
+pub use super::system::{thread_time, ticks_per_second};
 use crate::host::OpenMode;
 
 /// Memory that glommio locks for its rings at the least.

@@ -7,6 +7,7 @@ use std::{
     io, mem,
     net::{TcpListener, TcpStream},
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    time::Duration,
 };
 
 fn check(result: libc::c_int) -> io::Result<()> {
@@ -134,6 +135,22 @@ pub fn random(bytes: &mut [u8]) -> io::Result<()> {
     Ok(())
 }
 
+/// Processor time that this thread has used.
+pub fn thread_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: takes a number and a pointer to a struct that outlives the call.
+    match check(unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) }) {
+        Ok(()) => Duration::new(time.tv_sec as u64, time.tv_nsec as u32),
+        Err(_) => Duration::ZERO,
+    }
+}
+
+/// Ticks in which `/proc` counts processor time, in a second.
+pub fn ticks_per_second() -> u64 {
+    // SAFETY: takes a number.
+    u64::try_from(unsafe { libc::sysconf(libc::_SC_CLK_TCK) }).map_or(100, |ticks| ticks.max(1))
+}
+
 /// Soft and hard limit of a resource.
 pub fn resource_limit(resource: libc::__rlimit_resource_t) -> io::Result<(u64, u64)> {
     let mut limit = libc::rlimit {
@@ -173,6 +190,43 @@ pub fn try_ring() -> io::Result<()> {
             Ok(())
         }
     }
+}
+
+/// How many operations io_uring knows here, and the feature bits that it tells.
+pub fn ring_abilities() -> io::Result<(usize, u32)> {
+    use std::os::fd::FromRawFd;
+    let mut parameters = [0u64; 15];
+    // SAFETY: as in `try_ring`.
+    match unsafe { libc::syscall(libc::SYS_io_uring_setup, 2, parameters.as_mut_ptr()) } {
+        -1 => return Err(io::Error::last_os_error()),
+        // SAFETY: the descriptor is new and nobody else's.
+        fd => drop(unsafe { OwnedFd::from_raw_fd(fd as RawFd) }),
+    }
+    // The sixth 32-bit word: entries (two words), flags, the poller's core and idle time stand before it.
+    let features = parameters[2].to_ne_bytes();
+    let features = u32::from_ne_bytes([features[4], features[5], features[6], features[7]]);
+    Ok((ring_operations()?.len(), features))
+}
+
+/// Bytes that an unprivileged process may still write to a file's filesystem.
+pub fn free_bytes(file: &File) -> io::Result<u64> {
+    // SAFETY: an all-zero statvfs is a valid value of the plain struct.
+    let mut facts: libc::statvfs = unsafe { mem::zeroed() };
+    // SAFETY: takes a descriptor that `file` keeps open, and a pointer to a struct that outlives the call.
+    check(unsafe { libc::fstatvfs(file.as_raw_fd(), &mut facts) })?;
+    Ok(facts.f_bavail.saturating_mul(facts.f_frsize))
+}
+
+/// Alignment that O_DIRECT asks for on a file: of memory and of offsets; zeros where the kernel does not say.
+pub fn direct_align(file: &File) -> io::Result<(u32, u32)> {
+    // SAFETY: an all-zero statx is a valid value of the plain struct.
+    let mut facts: libc::statx = unsafe { mem::zeroed() };
+    // SAFETY: takes a descriptor that `file` keeps open, an empty path, and a pointer to a struct that outlives the call.
+    check(unsafe {
+        let (path, flags) = (c"".as_ptr(), libc::AT_EMPTY_PATH);
+        libc::statx(file.as_raw_fd(), path, flags, libc::STATX_DIOALIGN, &mut facts)
+    })?;
+    Ok((facts.stx_dio_mem_align, facts.stx_dio_offset_align))
 }
 
 /// Numbers of the operations that io_uring knows here (IORING_REGISTER_PROBE).

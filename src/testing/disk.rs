@@ -29,10 +29,16 @@ pub struct SimDisk {
 /// An open file.
 pub struct SimFile {
     disk: SimDisk,
-    inode: Inode,
     mode: OpenMode,
-    /// Which open file this is: locks belong to it.
-    handle: u64,
+    open: Rc<Open>,
+}
+
+/// What the system knows of an open file. Whatever is under way on it holds it too.
+struct Open {
+    disk: SimDisk,
+    inode: Inode,
+    /// Life of the machine and number of the open file: locks belong to it.
+    owner: (u64, u64),
 }
 
 /// Memory for a write.
@@ -125,13 +131,39 @@ impl SimDisk {
     async fn detached<T: 'static>(&self, effort: Effort, finish: impl FnOnce(&SimDisk) -> T + 'static) -> T {
         let outcome = Outcome::new();
         let (disk, result) = (self.clone(), Rc::clone(&outcome));
+        self.under_way(|count| *count += 1);
         self.world.after(self.duration_nanos(effort), move |_| {
             if disk.world.with_machine(disk.machine, |machine| machine.boot) == disk.boot {
                 let finished = finish(&disk);
+                disk.ended();
                 Outcome::set(&result, finished);
             }
         });
         Outcome::get(outcome).await
+    }
+
+    fn under_way<T>(&self, act: impl FnOnce(&mut u64) -> T) -> T {
+        self.world.with_machine(self.machine, |machine| {
+            act(machine.under_way.entry(self.incarnation).or_default())
+        })
+    }
+
+    /// An operation has ended. A killed process is gone, and what it held is free, when its last one has.
+    fn ended(&self) {
+        let left = self.under_way(|count| {
+            *count -= 1;
+            *count
+        });
+        if left > 0 {
+            return;
+        }
+        let free = self.world.with_machine(self.machine, |machine| {
+            machine.under_way.remove(&self.incarnation);
+            machine.lingering.remove(&self.incarnation)
+        });
+        for (inode, owner) in free.into_iter().flatten() {
+            unlock(&inode, owner);
+        }
     }
 
     /// Whether `len` bytes of one file leave room for its growth to `new_len`.
@@ -164,17 +196,21 @@ impl Disk for SimDisk {
             machine.next_handle += 1;
             machine.next_handle
         });
+        let owner = (self.incarnation, handle);
         Ok(SimFile {
             disk: self.clone(),
-            inode,
             mode,
-            handle,
+            open: Rc::new(Open {
+                disk: self.clone(),
+                inode,
+                owner,
+            }),
         })
     }
 
     async fn read_file(&self, path: &Path) -> io::Result<Vec<u8>> {
         let file = self.open(path, OpenMode::Read).await?;
-        let len = file.inode.borrow().current().len();
+        let len = file.open.inode.borrow().current().len();
         file.read_at(0, usize::try_from(len).expect("a small file")).await
     }
 
@@ -223,7 +259,7 @@ impl SimFile {
 
     fn record(&self, what: &'static str, offset: u64, bytes: &[u8], is_done: bool) {
         let machine = self.disk.machine.0 as u64;
-        let numbers = [machine, self.handle, offset, digest(bytes), u64::from(is_done)];
+        let numbers = [machine, self.open.owner.1, offset, digest(bytes), u64::from(is_done)];
         self.disk.world.record(what, &numbers);
     }
 
@@ -231,22 +267,22 @@ impl SimFile {
         if self.mode == OpenMode::Read {
             return Err(code(libc::EBADF));
         }
-        self.disk.check_room(&self.inode, offset + bytes.len() as u64)?;
+        self.disk.check_room(&self.open.inode, offset + bytes.len() as u64)?;
         let is_durable = self.mode == OpenMode::DirectDurable;
         let id = self.disk.world.with_machine(self.disk.machine, |machine| {
             machine.next_write += 1;
             machine.next_write
         });
         self.record("write", offset, &bytes, false);
-        self.inode.borrow_mut().begin(id, Begun { offset, bytes });
+        self.open.inode.borrow_mut().begin(id, Begun { offset, bytes });
         let effort = if is_durable { Effort::Sync } else { Effort::Write };
-        let inode = Rc::clone(&self.inode);
+        let open = Rc::clone(&self.open);
         self.disk
             .detached(effort, move |disk| {
-                let Some(Begun { offset, bytes }) = inode.borrow_mut().finish(id) else {
+                let Some(Begun { offset, bytes }) = open.inode.borrow_mut().finish(id) else {
                     return Err(code(libc::EIO));
                 };
-                finish_write(disk, &inode, offset, bytes, is_durable)
+                finish_write(disk, &open.inode, offset, bytes, is_durable)
             })
             .await
     }
@@ -298,7 +334,7 @@ impl File for SimFile {
     type Map = SimMap;
 
     async fn size(&self) -> io::Result<u64> {
-        Ok(self.inode.borrow().current().len())
+        Ok(self.open.inode.borrow().current().len())
     }
 
     fn is_direct(&self) -> bool {
@@ -330,7 +366,7 @@ impl File for SimFile {
             let is_aligned = offset.is_multiple_of(DIRECT_ALIGN as u64) && len.is_multiple_of(DIRECT_ALIGN);
             assert!(is_aligned, "direct read of {len} at {offset}");
         }
-        let inode = Rc::clone(&self.inode);
+        let open = Rc::clone(&self.open);
         let result = self
             .disk
             .detached(Effort::Read, move |disk| {
@@ -339,7 +375,7 @@ impl File for SimFile {
                 if chaos.chance(faults.read_error) {
                     return Err(code(libc::EIO));
                 }
-                let storage = inode.borrow();
+                let storage = open.inode.borrow();
                 let left = storage.current().len().saturating_sub(offset);
                 let mut bytes = vec![0; len.min(usize::try_from(left).unwrap_or(usize::MAX))];
                 storage.current().read(offset, &mut bytes);
@@ -355,19 +391,18 @@ impl File for SimFile {
     }
 
     async fn sync_data(&self) -> io::Result<()> {
-        let point = self.inode.borrow().sync_point();
-        let inode = Rc::clone(&self.inode);
-        let handle = self.handle;
+        let point = self.open.inode.borrow().sync_point();
+        let open = Rc::clone(&self.open);
         self.disk
             .detached(Effort::Sync, move |disk| {
                 let is_error = disk.draw(|faults| faults.sync_error);
                 disk.world
-                    .record("sync", &[disk.machine.0 as u64, handle, u64::from(!is_error)]);
+                    .record("sync", &[disk.machine.0 as u64, open.owner.1, u64::from(!is_error)]);
                 if is_error {
-                    inode.borrow_mut().sync_failed(point);
+                    open.inode.borrow_mut().sync_failed(point);
                     return Err(code(libc::EIO));
                 }
-                inode.borrow_mut().sync(point);
+                open.inode.borrow_mut().sync(point);
                 Ok(())
             })
             .await
@@ -378,11 +413,11 @@ impl File for SimFile {
     }
 
     async fn allocate(&self, len: u64) -> io::Result<()> {
-        self.disk.check_room(&self.inode, len)?;
-        let inode = Rc::clone(&self.inode);
+        self.disk.check_room(&self.open.inode, len)?;
+        let open = Rc::clone(&self.open);
         self.disk
             .detached(Effort::Write, move |_| {
-                let mut storage = inode.borrow_mut();
+                let mut storage = open.inode.borrow_mut();
                 if storage.current().len() < len {
                     storage.set_len(len);
                 }
@@ -392,18 +427,18 @@ impl File for SimFile {
     }
 
     async fn truncate(&self, len: u64) -> io::Result<()> {
-        self.disk.check_room(&self.inode, len)?;
-        let inode = Rc::clone(&self.inode);
+        self.disk.check_room(&self.open.inode, len)?;
+        let open = Rc::clone(&self.open);
         let finish = move |_: &SimDisk| {
-            inode.borrow_mut().set_len(len);
+            open.inode.borrow_mut().set_len(len);
             Ok(())
         };
         self.disk.detached(Effort::Write, finish).await
     }
 
     fn try_lock(&self) -> io::Result<()> {
-        let mut storage = self.inode.borrow_mut();
-        let owner = (self.disk.incarnation, self.handle);
+        let mut storage = self.open.inode.borrow_mut();
+        let owner = self.open.owner;
         match storage.lock_owner() {
             Some(present) if present != owner => Err(io::ErrorKind::WouldBlock.into()),
             _ => {
@@ -415,16 +450,38 @@ impl File for SimFile {
 
     fn map(&self, capacity: u64) -> io::Result<SimMap> {
         let region = Region::new(capacity);
-        self.inode.borrow_mut().attach(&region);
+        self.open.inode.borrow_mut().attach(&region);
         Ok(SimMap::new(region, capacity))
     }
 }
 
-impl Drop for SimFile {
+fn unlock(inode: &Inode, owner: (u64, u64)) {
+    let mut storage = inode.borrow_mut();
+    if storage.lock_owner() == Some(owner) {
+        storage.set_lock_owner(None);
+    }
+}
+
+impl Drop for Open {
+    /// Closed by its program it is free at once. A killed process's files stay open until everything that it had begun
+    /// has ended, on whatever file: Linux lets a process with requests at the device go no earlier.
     fn drop(&mut self) {
-        let mut storage = self.inode.borrow_mut();
-        if storage.lock_owner() == Some((self.disk.incarnation, self.handle)) {
-            storage.set_lock_owner(None);
+        let (disk, owner) = (&self.disk, self.owner);
+        let is_held = self.inode.borrow().lock_owner() == Some(owner);
+        if !is_held {
+            return;
+        }
+        let is_lingering = !disk.is_alive()
+            && disk.world.with_machine(disk.machine, |machine| {
+                let is_busy = machine.under_way.get(&disk.incarnation).is_some_and(|count| *count > 0);
+                if is_busy {
+                    let held = machine.lingering.entry(disk.incarnation).or_default();
+                    held.push((Rc::clone(&self.inode), owner));
+                }
+                is_busy
+            });
+        if !is_lingering {
+            unlock(&self.inode, owner);
         }
     }
 }

@@ -25,6 +25,7 @@
 mod disk;
 mod faults;
 mod host;
+pub mod linear;
 mod link;
 mod memory;
 mod net;
@@ -144,6 +145,8 @@ impl Sim {
         let mut chaos = self.world.chaos.borrow_mut().fork(4);
         self.world.with_machine(host.machine(), |machine| {
             machine.boot += 1;
+            machine.under_way.clear();
+            machine.lingering.clear();
             machine.tree.crash(unsynced, &mut chaos);
         });
     }

@@ -18,6 +18,7 @@ use super::{faults::Unsynced, memory::Region, random::Random};
 /// What a disk writes at once or not at all.
 pub const SECTOR_BYTES: u64 = 512;
 const CHUNK_BYTES: u64 = 4096;
+const ZEROS: [u8; CHUNK_BYTES as usize] = [0; CHUNK_BYTES as usize];
 
 /// Bytes by position; what was never written is zero.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -88,7 +89,7 @@ impl Content {
         }
         for_chunks(offset, bytes.len(), |chunk, within, range| {
             let part = &bytes[range];
-            if part.iter().all(|&byte| byte == 0) && !self.chunks.contains_key(&chunk) {
+            if *part == ZEROS[..part.len()] && !self.chunks.contains_key(&chunk) {
                 return;
             }
             let content = self

@@ -21,7 +21,7 @@ use super::{
     faults::{Clock, Faults, Timing},
     net::Network,
     random::Random,
-    tree::Tree,
+    tree::{Inode, Tree},
 };
 
 /// A machine, by its place in the order in which they were named.
@@ -31,9 +31,12 @@ pub struct MachineId(pub(super) usize);
 /// The task that a run waits for; it belongs to no machine.
 pub(super) const MAIN_TASK: u64 = 0;
 /// Turns before a run is given up: something goes round without ever waiting.
-const TURNS_MAX: u64 = 200_000_000;
+const TURNS_MAX: u64 = 50_000_000;
 
 type LocalFuture = Pin<Box<dyn Future<Output = ()>>>;
+
+/// A file and the lock on it.
+type Lingering = (Inode, (u64, u64));
 
 /// A simulated machine.
 pub(super) struct Machine {
@@ -58,6 +61,10 @@ pub(super) struct Machine {
     pub next_handle: u64,
     pub next_write: u64,
     pub next_port: u16,
+    /// Operations on files that have not ended, of each life.
+    pub under_way: BTreeMap<u64, u64>,
+    /// Locks of lives that were killed, held until the last of those has ended.
+    pub lingering: BTreeMap<u64, Vec<Lingering>>,
 }
 
 struct Task {
@@ -172,6 +179,8 @@ impl World {
             next_handle: 0,
             next_write: 0,
             next_port: 20_000,
+            under_way: BTreeMap::new(),
+            lingering: BTreeMap::new(),
         });
         MachineId(place)
     }
@@ -401,17 +410,7 @@ impl MainWaker {
 
 /// A hash of bytes, for the trace.
 pub(super) fn digest(bytes: &[u8]) -> u64 {
-    let mut hash = bytes.len() as u64;
-    let (words, rest) = bytes.as_chunks::<8>();
-    for word in words {
-        hash = (hash ^ u64::from_le_bytes(*word))
-            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
-            .rotate_left(23);
-    }
-    for &byte in rest {
-        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-    }
-    hash
+    (bytes.len() as u64) << 32 | u64::from(crc32c::crc32c(bytes))
 }
 
 /// A wait that an event ends; dropped, it takes the event back.

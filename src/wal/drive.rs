@@ -4,6 +4,7 @@
 //! A segment gets its name when its first batch is durable: no reader ever finds one without its head. Every segment that
 //! may still be needed is locked (flock), as etcd does, so that two processes never write one log.
 
+use crate::base::planted::{Planted, is_planted};
 use std::{
     cell::{Cell, RefCell},
     io,
@@ -35,7 +36,7 @@ type Buffer<H> = <DiskFile<H> as File>::Buffer;
 pub enum WalSync {
     /// One write to a file opened O_DSYNC.
     Dsync,
-    /// A write, then fdatasync.
+    /// A write and an fdatasync behind it, as one request where the host can.
     WriteThenSync,
     /// A write alone (`--unsafe-no-fsync`): what is acknowledged may be lost with the machine.
     None,
@@ -62,7 +63,7 @@ pub struct WalOptions {
 impl Default for WalOptions {
     fn default() -> WalOptions {
         WalOptions {
-            sync: WalSync::Dsync,
+            sync: WalSync::WriteThenSync,
             segment_bytes: WAL_SEGMENT_BYTES,
         }
     }
@@ -364,16 +365,21 @@ async fn write_durably<F: File>(
     bytes: F::Buffer,
     sync: WalSync,
 ) -> Result<(), WalFault> {
-    let (written, _) = file.write_at(offset, bytes).await;
-    written.map_err(io_fault("write", path))?;
-    if sync == WalSync::WriteThenSync {
-        file.sync_data().await.map_err(io_fault("sync", path))?;
+    let (written, _) = match sync {
+        WalSync::WriteThenSync if !is_planted(Planted::LogSyncSkipped) => file.write_durably_at(offset, bytes).await,
+        _ => file.write_at(offset, bytes).await,
+    };
+    if is_planted(Planted::WriteErrorIgnored) {
+        return Ok(());
     }
-    Ok(())
+    written.map_err(io_fault("write", path))
 }
 
 /// Makes the names of the segments durable, and the log's own.
 async fn sync_names<H: Host>(host: &H, directory: &Path) -> Result<(), WalFault> {
+    if is_planted(Planted::SegmentNameUnsynced) {
+        return Ok(());
+    }
     for directory in [directory, parent_of(directory)] {
         let synced = host.disk().sync_directory(directory).await;
         synced.map_err(io_fault("sync", directory))?;

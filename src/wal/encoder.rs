@@ -11,6 +11,7 @@
 //! its head, as etcd writes them. The margin before the segment's full size keeps ordinary batches within what was
 //! allocated and zeroed ahead, so that their sync changes no metadata of the file; a larger batch lets the segment grow.
 
+use crate::base::planted::{Planted, is_planted};
 use raft::eraftpb::{Entry, HardState};
 
 use super::{
@@ -227,6 +228,9 @@ impl LogEncoder {
     }
 
     fn put_segment_head(&mut self) {
+        if is_planted(Planted::ChecksumRestarted) {
+            self.crc = 0;
+        }
         record::put_crc(&mut self.gathered, self.crc);
         let metadata = std::mem::take(&mut self.metadata);
         self.put(RecordKind::Metadata, &metadata, &[]);

@@ -110,6 +110,9 @@ impl WatchHub {
         let told = slice.events.len() - usize::from(is_planted(Planted::EventDropped)).min(slice.events.len());
         for (number, event) in slice.events[..told].iter().enumerate() {
             self.behind.hit(&event.key, number as u32);
+            if is_planted(Planted::EventTwice) {
+                self.behind.hit(&event.key, number as u32);
+            }
         }
         let (queue_limits, identity, revision) = (self.queue_limits(), self.identity, self.revision);
         let fragment_bytes = self.limits.fragment_bytes;

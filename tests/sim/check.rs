@@ -16,6 +16,7 @@ use ringd::{
 
 use crate::{
     history::{Answer, History, Op, Outcome, Request, Session, Told, header_of, is_change},
+    linear,
     model::{self, View},
 };
 
@@ -82,6 +83,7 @@ pub fn check(history: &History) -> Result<Summary, String> {
     for session in &history.sessions {
         truth.check_session(session)?;
     }
+    linear::check(history)?;
     truth.count();
     Ok(truth.summary)
 }
@@ -578,7 +580,8 @@ fn apply_event(view: &mut View, event: &Event, revision: i64) -> Result<(), Stri
     Ok(())
 }
 
-fn without_headers(answer: &Answer) -> Answer {
+/// An answer without what tells it apart from others with the same content.
+pub fn without_headers(answer: &Answer) -> Answer {
     let mut answer = answer.clone();
     match &mut answer {
         Answer::Range(answer) => answer.header = None,

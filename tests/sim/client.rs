@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use crate::history::Failure;
 use bytes::{Buf, Bytes, BytesMut};
 use futures_lite::future::or;
 use prost::Message;
@@ -25,17 +26,6 @@ use ringd::{
         status::{Code, Status},
     },
 };
-
-/// How a call went wrong.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Failure {
-    /// It never left: it has not happened and will not.
-    NotSent,
-    /// The server said no.
-    Refused(Status),
-    /// Nobody knows: the connection or the time ran out.
-    Unknown(String),
-}
 
 /// A connection; clones share it.
 #[derive(Clone)]

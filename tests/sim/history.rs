@@ -22,7 +22,16 @@ use ringd::{
     },
 };
 
-use crate::client::Failure;
+/// How a call went wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// It never left: it has not happened and will not.
+    NotSent,
+    /// The server said no.
+    Refused(Status),
+    /// Nobody knows: the connection or the time ran out.
+    Unknown(String),
+}
 
 /// What was asked.
 #[derive(Clone, Debug, PartialEq)]
@@ -128,7 +137,7 @@ pub enum Told {
 }
 
 /// Everything that is known.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct History {
     /// All requests.
     pub ops: Vec<Op>,
@@ -159,9 +168,14 @@ impl Recorder {
     /// An empty history; `sim` outlives all who record.
     pub fn new(sim: &Rc<Sim>) -> Recorder {
         let weak = Rc::downgrade(sim);
+        Recorder::with_clock(move || weak.upgrade().map_or(0, |sim| sim.now().0))
+    }
+
+    /// An empty history; `clock` gives nanoseconds.
+    pub fn with_clock(clock: impl Fn() -> u64 + 'static) -> Recorder {
         Recorder {
             history: Rc::default(),
-            clock: Rc::new(move || weak.upgrade().map_or(0, |sim| sim.now().0)),
+            clock: Rc::new(clock),
         }
     }
 

@@ -2,15 +2,17 @@
 //! crashes at any moment, and checkers that know what etcd promises.
 //!
 //! `cargo test --test sim -- SEED…` plays these seeds again; without seeds some dozens are played, with `RINGD_SLOW=1` many
-//! more; `-- cluster SEED…` plays seeds of a cluster. `RINGD_SIM_LOG=info` shows the server's log while seeds are replayed, `RINGD_SIM_TRACE=FILE` writes down all that
-//! happened. `RINGD_SIM_FROM` and `RINGD_SIM_SEEDS` say which and how many,
-//! `RINGD_SIM_SCENES` of what (`single`, `cluster`).
+//! more; `-- cluster SEED…` plays seeds of a cluster. `RINGD_SIM_LOG=info` shows the server's log while seeds are
+//! replayed, `RINGD_SIM_TRACE=FILE` writes down all that happened. `RINGD_SIM_FROM` and `RINGD_SIM_SEEDS` say which and how
+//! many, `RINGD_SIM_SCENES` of what (`single`, `cluster`).
 
 mod check;
 mod client;
 mod cluster;
 mod history;
+mod linear;
 mod model;
+mod planted;
 mod scene;
 mod server;
 mod transport;
@@ -24,8 +26,6 @@ use std::{
     time::Instant,
 };
 
-#[cfg(debug_assertions)]
-use ringd::base::planted::{self, Planted};
 use scene::{Report, play};
 
 fn main() -> ExitCode {
@@ -45,7 +45,7 @@ fn main() -> ExitCode {
     let scenes = env::var("RINGD_SIM_SCENES").unwrap_or_else(|_| "single cluster".to_owned());
     let mut is_sound = true;
     if scenes.contains("single") {
-        is_sound &= run("single", play) & find_planted();
+        is_sound &= run("single", play) & planted::find(|seed| attempt(play, seed, true).fault);
     }
     if scenes.contains("cluster") {
         is_sound &= run("cluster", cluster::play);
@@ -88,6 +88,7 @@ fn replay(play: Play, seeds: &[u64]) -> ExitCode {
     if let Ok(level) = env::var("RINGD_SIM_LOG") {
         tracing_subscriber::fmt().with_env_filter(level).without_time().init();
     }
+    planted::plant_one();
     let mut outcome = ExitCode::SUCCESS;
     for &seed in seeds {
         let report = attempt(play, seed, !is_slow());
@@ -134,40 +135,4 @@ fn run(scene: &str, play: Play) -> bool {
         started.elapsed().as_secs_f64()
     );
     failed.is_empty()
-}
-
-/// Bugs to order, and the seeds within which each must be found.
-#[cfg(debug_assertions)]
-const PLANTED: &[(Planted, u64)] = &[
-    (Planted::AnswerBeforeDurable, 10),
-    (Planted::AppliedApart, 10),
-    (Planted::LeaseEarly, 20),
-    (Planted::EventDropped, 20),
-];
-
-/// Whether the simulator finds what was planted for it.
-#[cfg(debug_assertions)]
-fn find_planted() -> bool {
-    let hook = std::panic::take_hook();
-    std::panic::set_hook(Box::new(|_| {}));
-    let mut is_found = true;
-    for &(bug, seeds_max) in PLANTED {
-        planted::plant(Some(bug));
-        let found = (1..=seeds_max).find_map(|seed| Some((seed, attempt(play, seed, true).fault?)));
-        planted::plant(None);
-        match found {
-            Some((seed, fault)) => println!("{bug:?} is found by seed {seed}: {fault:.160}"),
-            None => {
-                println!("{bug:?} is not found by {seeds_max} seeds");
-                is_found = false;
-            }
-        }
-    }
-    std::panic::set_hook(hook);
-    is_found
-}
-
-#[cfg(not(debug_assertions))]
-fn find_planted() -> bool {
-    true
 }

@@ -28,7 +28,7 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 
 /// Longest stall of the disk, in milliseconds.
-const STALL_MS_MAX: u64 = 300;
+const STALL_MS_MAX: u64 = 4_000;
 /// Leases that nobody renews are gone after their time (6 s at most), what a new term adds, and some patience.
 const LEASES_LIMIT: Duration = Duration::from_secs(20);
 
@@ -226,7 +226,7 @@ impl Scene {
     async fn live(&mut self, host: SimHost) -> Result<SimHost, String> {
         self.lives += 1;
         let end = self.draw_end();
-        let server = Server::start(&host, &self.options);
+        let server = self.start(host).await?;
         if self.random.chance(0.15) {
             // Over before it has begun.
             let nanos = self.random.below(40_000_000);
@@ -239,6 +239,26 @@ impl Scene {
         }
         self.trouble(&server).await?;
         self.end(server, end).await
+    }
+
+    /// Starts the server, again and again while the files are still held for what its predecessor had begun.
+    async fn start(&mut self, mut host: SimHost) -> Result<Server, String> {
+        for _ in 0..64 {
+            let server = Server::start(&host, &self.options);
+            let patience = Duration::from_millis(5 + self.random.below(200));
+            let ended = within(&self.auditor, patience, server.ended()).await;
+            let outcome = server.outcome();
+            match (ended, &outcome) {
+                (Some(()), Some(Err(why))) if why.contains(" by another process") => {
+                    self.sim.kill(&host);
+                    let nanos = self.random.below(400_000_000);
+                    self.pause(Duration::from_nanos(nanos)).await;
+                    host = self.sim.restart(&host);
+                }
+                _ => return Ok(server),
+            }
+        }
+        Err("the server's files are held by nobody who lives".to_owned())
     }
 
     fn draw_end(&mut self) -> End {
@@ -340,7 +360,8 @@ impl Scene {
         let mut faults = Faults::default();
         if self.random.chance(0.3) {
             faults.disk.stall = 0.02;
-            faults.disk.stall_for = Duration::from_millis(1 + self.random.below(STALL_MS_MAX));
+            let longest = [50, 300, STALL_MS_MAX][self.random.index(3)];
+            faults.disk.stall_for = Duration::from_millis(1 + self.random.below(longest));
         }
         if self.random.chance(0.4) {
             faults.net = NetFaults {
@@ -383,18 +404,32 @@ impl Scene {
             Some(unsynced) => self.sim.crash_with(&server.host, unsynced),
             None => self.sim.kill(&server.host),
         }
-        // A killed process has ended, and its locks are free, when what it had begun to write has ended: a stalled write
-        // cannot land in what its successor writes.
-        let nanos = 2 * STALL_MS_MAX * 1_000_000 + self.random.below(500_000_000);
+        // What a killed process had begun to write goes on, and its locks with it. The next one is started in the midst of
+        // that, or after it.
+        let is_quiet = power_fails.is_some() || self.random.chance(0.5);
+        let stall_ms = if is_quiet { 2 * STALL_MS_MAX } else { 0 };
+        let nanos = stall_ms * 1_000_000 + self.random.below(500_000_000);
         self.pause(Duration::from_nanos(nanos)).await;
         let host = self.sim.restart(&server.host);
-        if was_ready {
-            let findings = check_directory(&host).await;
+        if was_ready && is_quiet {
+            let findings = self.look_at(&host).await?;
             if !findings.is_empty() {
                 return Err(format!("after {end:?}: {findings}"));
             }
         }
         Ok(host)
+    }
+
+    /// What `ringd check` says, as soon as nobody holds the files.
+    async fn look_at(&self, host: &SimHost) -> Result<String, String> {
+        for _ in 0..64 {
+            let findings = check_directory(host).await;
+            if !findings.contains(" is in use: ") {
+                return Ok(findings);
+            }
+            self.pause(Duration::from_millis(200)).await;
+        }
+        Err("the server's files are held by nobody who lives".to_owned())
     }
 
     /// The disk fails for good. The server ends when it notices, and until then acknowledges only what is safe.
@@ -436,7 +471,7 @@ impl Scene {
     async fn close(&mut self, host: SimHost) -> Result<(), String> {
         self.lives += 1;
         self.sim.set_faults(&host, Faults::default());
-        let server = Server::start(&host, &self.options);
+        let server = self.start(host).await?;
         self.await_ready(&server).await?;
         self.pause(Duration::from_millis(300)).await;
         self.plan.is_open.set(false);
@@ -451,7 +486,7 @@ impl Scene {
         }
         self.sim.kill(&server.host);
         let host = self.sim.restart(&server.host);
-        let findings = check_directory(&host).await;
+        let findings = self.look_at(&host).await?;
         if findings.is_empty() { Ok(()) } else { Err(findings) }
     }
 

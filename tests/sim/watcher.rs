@@ -91,7 +91,7 @@ async fn next(call: &Call, plan: &Plan) -> Option<Option<WatchResponse>> {
             WatchResponse::decode(message).expect("a server's answer can be read"),
         )),
         Ok(None) => None,
-        Err(crate::client::Failure::Unknown(why)) if why == "time-out" => {
+        Err(crate::history::Failure::Unknown(why)) if why == "time-out" => {
             ask_progress(call);
             Some(None)
         }

@@ -19,8 +19,8 @@ use ringd::{
 use sha2::{Digest, Sha256};
 
 use crate::{
-    client::{Channel, Failure},
-    history::{Answer, Recorder, Request},
+    client::Channel,
+    history::{Answer, Failure, Recorder, Request},
     server::Server,
 };
 

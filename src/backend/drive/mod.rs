@@ -32,15 +32,12 @@ use super::{
 use defragment::{Defragmentation, Missed};
 use volume::{Cost, Durability, MapOf, Volume};
 
-/// A job that changes the tree.
-type Changing<M> = (JobId, Box<dyn StoreJob<M>>);
-
 /// The owner of the database file.
 pub struct Store<H: Host> {
     host: H,
     volume: Volume<H>,
     /// Jobs that change the tree, in order; the first is under way.
-    jobs: VecDeque<Changing<MapOf<H>>>,
+    jobs: VecDeque<(JobId, JobOf<H>)>,
     job: JobState,
     /// Jobs that only read; all are under way, by turns.
     reads: VecDeque<Read<H>>,
@@ -66,8 +63,10 @@ struct JobState {
     paused_until: Monotonic,
 }
 
+type JobOf<H> = Box<dyn StoreJob<MapOf<H>>>;
+
 enum Read<H: Host> {
-    Job(JobId, Box<dyn StoreJob<MapOf<H>>>),
+    Job(JobId, JobOf<H>),
     Hash(JobId, HashJob<MapOf<H>>),
 }
 

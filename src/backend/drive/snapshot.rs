@@ -3,6 +3,7 @@
 //! Pages are read with plain reads, not through the mapping: those that are free in this version may be written to at the
 //! same time. They come out as anything, and nothing leads to them.
 
+use crate::base::planted::{Planted, is_planted};
 use std::{io, rc::Rc};
 
 use bytes::Bytes;
@@ -16,7 +17,10 @@ use crate::{
 /// Sends all of it. `pin` is held until the end.
 pub(super) async fn stream<F: File<Map = M>, M: Map>(file: Rc<F>, pin: Pin<M>, mut sink: Sender<SnapshotPart>) {
     // Who does not listen any more is not told.
-    _ = stream_parts(&*file, &pin.meta, &mut sink).await;
+    let meta = pin.meta;
+    let held = (!is_planted(Planted::SnapshotUnpinned)).then_some(pin);
+    _ = stream_parts(&*file, &meta, &mut sink).await;
+    drop(held);
 }
 
 async fn stream_parts<F: File>(file: &F, meta: &Meta, sink: &mut Sender<SnapshotPart>) -> Result<(), SnapshotPart> {

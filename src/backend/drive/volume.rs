@@ -1,5 +1,6 @@
 //! The database file, opened: its newest version, its free pages, and how a plan becomes durable.
 
+use crate::base::planted::{Planted, is_planted};
 use std::{
     io,
     path::{Path, PathBuf},
@@ -193,7 +194,9 @@ impl<H: Host> Volume<H> {
             cost.runs += 1;
             written.push((offset, buffer.len() as u64));
         }
-        self.sync(durability).await?;
+        if !is_planted(Planted::MetaBeforeData) {
+            self.sync(durability).await?;
+        }
         self.write_meta(&plan.meta).await?;
         self.sync(durability).await?;
         cost.bytes_written += u64::from(plan.meta.page_size);
@@ -205,6 +208,14 @@ impl<H: Host> Volume<H> {
     async fn sync(&self, durability: Durability) -> Result<(), StoreFault> {
         match durability {
             Durability::Unsynced => Ok(()),
+            Durability::Synced if is_planted(Planted::SyncErrorRetried) => match self.file.sync_data().await {
+                Ok(()) => Ok(()),
+                Err(_) => self
+                    .file
+                    .sync_data()
+                    .await
+                    .map_err(|error| StoreFault::Io("sync", error)),
+            },
             Durability::Synced => self
                 .file
                 .sync_data()

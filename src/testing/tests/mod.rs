@@ -325,6 +325,39 @@ fn locks_keep_other_open_files_out_until_they_are_closed_or_the_machine_crashes(
 }
 
 #[test]
+fn a_killed_process_holds_its_locks_until_all_that_it_began_has_ended() {
+    let sim = Sim::new(5);
+    let host = sim.host("a");
+    let (locked, other) = sim.run_until(async {
+        let locked = durable_file(&host, 1).await;
+        let other = host
+            .disk()
+            .open(Path::new("/other"), OpenMode::CreateNew)
+            .await
+            .unwrap();
+        (locked, other)
+    });
+    locked.try_lock().unwrap();
+    let mut faults = sim.faults(&host);
+    (faults.disk.stall, faults.disk.stall_for) = (1.0, Duration::from_secs(2));
+    sim.set_faults(&host, faults);
+    host.spawn(async move {
+        let _locked = locked;
+        other.write_bytes_at(0, b"late").await.unwrap();
+    });
+    sim.run_for(Duration::from_millis(1));
+    sim.set_faults(&host, Faults::default());
+    sim.kill(&host);
+    let host = sim.restart(&host);
+    let next = sim
+        .run_until(async { host.disk().open(Path::new(LOG), OpenMode::Write).await })
+        .unwrap();
+    assert_eq!(next.try_lock().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    sim.run_for(Duration::from_millis(2_100));
+    next.try_lock().unwrap();
+}
+
+#[test]
 fn a_full_disk_refuses_growth_and_takes_overwriting() {
     let sim = Sim::new(6);
     let host = sim.host("a");

@@ -1,0 +1,87 @@
+//! Bugs to order: the simulator must find each within a stated number of seeds. `RINGD_SIM_PLANT=NAME` plants one for seeds
+//! that are replayed, `RINGD_SIM_PLANT=all` looks at all from the first seed on and says which seed finds each.
+
+#[cfg(debug_assertions)]
+pub use here::{find, plant_one};
+
+/// Whether the simulator finds what was planted for it: builds without assertions have no bugs to plant.
+#[cfg(not(debug_assertions))]
+pub fn find(_: impl Fn(u64) -> Option<String>) -> bool {
+    true
+}
+
+/// Builds without assertions have no bugs to plant.
+#[cfg(not(debug_assertions))]
+pub fn plant_one() {}
+
+#[cfg(debug_assertions)]
+mod here {
+    use std::env;
+
+    use ringd::base::planted::{
+        Planted::{self, *},
+        plant,
+    };
+
+    /// A bug, a seed that finds it, and the number of seeds, from the first on, of which one must find it. The former is
+    /// where a smoke test looks first.
+    const BUGS: &[(Planted, u64, u64)] = &[
+        (AnswerBeforeDurable, 1, 400),
+        (AppliedApart, 1, 400),
+        (AttachmentKept, 1, 400),
+        (AttachmentsForgotten, 1, 400),
+        (ChecksumRestarted, 1, 400),
+        (CompactionCutShort, 1, 400),
+        (CompactionGreedy, 1, 400),
+        (DefragmentForgets, 1, 400),
+        (EventDropped, 1, 400),
+        (EventTwice, 1, 400),
+        (LeaseEarly, 1, 400),
+        (LeaseImmortal, 1, 400),
+        (LogSyncSkipped, 1, 400),
+        (MetaBeforeData, 1, 400),
+        (PagesReusedEarly, 1, 400),
+        (PreviousForgotten, 1, 400),
+        (ProgressAhead, 1, 400),
+        (SegmentNameUnsynced, 1, 400),
+        (SnapshotUnpinned, 1, 400),
+        (SyncErrorRetried, 1, 400),
+        (WriteErrorIgnored, 1, 400),
+    ];
+
+    /// Plants what `RINGD_SIM_PLANT` names.
+    pub fn plant_one() {
+        let Ok(name) = env::var("RINGD_SIM_PLANT") else { return };
+        let bug = BUGS.iter().map(|(bug, ..)| *bug).find(|bug| format!("{bug:?}") == name);
+        assert!(bug.is_some(), "no bug is called {name}");
+        plant(bug);
+    }
+
+    /// Whether the simulator finds each; `attempt` plays a seed and gives its finding.
+    pub fn find(attempt: impl Fn(u64) -> Option<String>) -> bool {
+        let from_the_first = env::var("RINGD_SIM_PLANT").is_ok_and(|name| name == "all");
+        let only = env::var("RINGD_SIM_PLANT_FROM").unwrap_or_default();
+        let hook = std::panic::take_hook();
+        std::panic::set_hook(Box::new(|_| {}));
+        let mut is_found = true;
+        for &(bug, likely, seeds_max) in BUGS
+            .iter()
+            .skip_while(|x| !only.is_empty() && format!("{:?}", x.0) != only)
+        {
+            plant(Some(bug));
+            let likely = (!from_the_first).then_some(likely);
+            let found = likely
+                .into_iter()
+                .chain(1..=seeds_max)
+                .find_map(|seed| Some((seed, attempt(seed)?)));
+            plant(None);
+            match &found {
+                Some((seed, fault)) => println!("{bug:?} is found by seed {seed}: {fault:.160}"),
+                None => println!("{bug:?} is not found by {seeds_max} seeds"),
+            }
+            is_found &= found.is_some();
+        }
+        std::panic::set_hook(hook);
+        is_found
+    }
+}
