@@ -120,8 +120,7 @@ fn check_freelist<M: Map>(root: &Root<M>, used: &mut PageSet) -> Result<(), Faul
 }
 
 /// Everything that reads a file, over arbitrary bytes.
-#[cfg(test)]
-pub(super) fn fuzz_open(bytes: &[u8]) {
+pub(crate) fn fuzz_open(bytes: &[u8]) {
     use super::{BUCKETS, image::Image};
     let image = Image::from(bytes.to_vec());
     _ = check(image.clone(), bytes.len() as u64);

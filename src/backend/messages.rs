@@ -136,6 +136,8 @@ pub struct CommitReport<M: Map> {
     pub bytes_written: u64,
     /// Writes they took, the meta page's not counted.
     pub runs: u32,
+    /// How long the store was busy with each slice of a job that changes the tree, since the last report.
+    pub job_slices: Vec<Duration>,
 }
 
 /// etcd's `Maintenance.Hash`.

@@ -39,6 +39,7 @@ mod walk;
 
 pub use batch::{Batch, Key, SealedBatch};
 pub use bucket::{BUCKETS, Bucket};
+pub(crate) use check::fuzz_open;
 pub use check::{CheckReport, check, open_root};
 pub use cursor::{Cursor, Pair};
 pub use drive::{Store, applied_index};
@@ -50,5 +51,6 @@ pub use messages::{
     StoreJob, StoreOptions, StoreRequest,
 };
 pub use meta::Meta;
+pub(crate) use page::fuzz_page;
 pub use range::Range;
 pub use root::{Pin, Root};

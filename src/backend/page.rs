@@ -314,8 +314,7 @@ fn seal_crc(run: &[u8]) -> u32 {
 }
 
 /// Every way of reading a page, over arbitrary bytes.
-#[cfg(test)]
-pub(super) fn fuzz_page(bytes: &[u8]) {
+pub(crate) fn fuzz_page(bytes: &[u8]) {
     _ = Header::read(bytes);
     _ = seal_matches(bytes, 7);
     let Ok(page) = Page::parse(bytes, 7, 7 * 4096) else {

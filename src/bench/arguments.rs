@@ -112,6 +112,10 @@ fn common_flags() -> Vec<Arg> {
         text("write-out", "table", "What is printed")
             .short('w')
             .value_parser(["table", "json"]),
+        switch(
+            "retry-too-many-requests",
+            "Send what an overloaded server refuses with these words again after 10 ms; its latency counts on",
+        ),
         Arg::new("save")
             .long("save")
             .value_name("PREFIX")
@@ -232,6 +236,9 @@ pub fn plan(matches: &ArgMatches) -> Result<Plan, String> {
         values: values(matches)?,
         workload: workload(name, matches)?,
         seed: integer(matches, "seed"),
+        retries_refused: *matches
+            .get_one::<bool>("retry-too-many-requests")
+            .expect("has a default"),
         outputs: Outputs {
             format: match string(matches, "write-out") {
                 "json" => PrintFormat::Json,
@@ -513,4 +520,62 @@ fn duration(matches: &ArgMatches, name: &str) -> Result<Duration, String> {
     u64::try_from(nanos)
         .map(Duration::from_nanos)
         .map_err(|_| format!("--{name} must not be negative"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Plan, String> {
+        let words = format!("bench {line}");
+        plan(&program().try_get_matches_from(words.split_whitespace()).unwrap())
+    }
+
+    #[test]
+    fn defaults_are_those_of_etcd_s_tool() {
+        let put = parsed("put").unwrap();
+        assert_eq!(put.endpoints, ["127.0.0.1:2379"]);
+        assert_eq!((put.connections, put.clients, put.threads), (1, 1, 1));
+        assert_eq!((put.keys.bytes, put.values.bytes, put.keys.space), (8, 8, 1));
+        assert_eq!(
+            (put.load.total, put.load.duration, put.load.rate),
+            (Some(10_000), None, None)
+        );
+        let Workload::Watch(watch) = parsed("watch").unwrap().workload else {
+            panic!("a watch");
+        };
+        assert_eq!(
+            (watch.streams, watch.watchers_per_stream, watch.watched_keys),
+            (10, 100, 1)
+        );
+        let latency = parsed("watch-latency").unwrap();
+        assert_eq!((latency.load.rate, latency.load.total), (Some(100.0), Some(1000)));
+        let Workload::TxnMixed { read, reads_per_write } = parsed("txn-mixed key").unwrap().workload else {
+            panic!("a mix");
+        };
+        assert_eq!((read.limit, reads_per_write), (1000, 1.0));
+    }
+
+    #[test]
+    fn a_duration_replaces_the_default_number_but_not_one_that_was_asked_for() {
+        let timed = parsed("put --duration 3s").unwrap().load;
+        assert_eq!((timed.total, timed.duration), (None, Some(Duration::from_secs(3))));
+        assert_eq!(parsed("put --duration 3s --total 5").unwrap().load.total, Some(5));
+    }
+
+    #[test]
+    fn connections_are_no_more_than_clients_and_streams() {
+        assert_eq!(parsed("put --conns 10 --clients 4").unwrap().connections, 4);
+        assert_eq!(parsed("watch --conns 10 --streams 7").unwrap().connections, 7);
+        assert!(parsed("put --conns 10 --clients 4 --threads 5").is_err());
+    }
+
+    #[test]
+    fn endpoints_are_hosts_with_ports() {
+        let many = parsed("put --endpoints http://a:1,b:2/,[::1]:3").unwrap().endpoints;
+        assert_eq!(many, ["a:1", "b:2", "[::1]:3"]);
+        for wrong in ["a", ":1", "a:x", "a:70000", "https://a:1"] {
+            assert!(parsed(&format!("put --endpoints {wrong}")).is_err(), "{wrong}");
+        }
+    }
 }

@@ -30,6 +30,9 @@ mod session;
 pub mod tally;
 mod watching;
 
+#[cfg(test)]
+mod tests;
+
 pub use arguments::{plan, program};
 pub use control::Control;
 pub use plan::{

@@ -25,6 +25,8 @@ pub struct Plan {
     pub values: Values,
     /// Seed of all that is drawn.
     pub seed: u64,
+    /// Whether a request that an overloaded server refuses is sent again, its latency counting on.
+    pub retries_refused: bool,
     /// What is printed and written.
     pub outputs: Outputs,
     /// The server's process, if it is on this machine: what it uses is then shown.

@@ -164,3 +164,76 @@ impl Zipf {
         (scattered % u128::from(self.space)) as u64
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(order: KeyOrder, space: u64) -> Keys {
+        Keys {
+            bytes: 12,
+            prefix: "k/".to_owned(),
+            space,
+            order,
+        }
+    }
+
+    fn counts(order: KeyOrder, space: u64, draws: u64) -> Vec<u64> {
+        let mut source = KeySource::new(keys(order, space), 0, 1);
+        let mut random = Random::new(1);
+        let mut counts = vec![0; space as usize];
+        for _ in 0..draws {
+            counts[source.draw(&mut random) as usize] += 1;
+        }
+        counts
+    }
+
+    #[test]
+    fn keys_are_written_with_their_prefix_and_zeros() {
+        let source = KeySource::new(keys(KeyOrder::Uniform, 1), 0, 1);
+        assert_eq!(source.key(7), "k/0000000007");
+        assert_eq!(source.key(1_234_567_890), "k/1234567890");
+    }
+
+    #[test]
+    fn orders_are_what_they_say() {
+        let uniform = counts(KeyOrder::Uniform, 100, 100_000);
+        assert!(uniform.iter().all(|count| (850..1150).contains(count)), "{uniform:?}");
+        assert_eq!(counts(KeyOrder::Sequential, 100, 300), vec![3; 100]);
+        let mut zipfian = counts(KeyOrder::Zipfian, 1000, 1_000_000);
+        zipfian.sort_unstable_by(|one, other| other.cmp(one));
+        // With an exponent near 1 the first ten of a thousand have about ln 11 / ln 1001 of all draws.
+        let first: u64 = zipfian[..10].iter().sum();
+        assert!((310_000..380_000).contains(&first), "{:?}", &zipfian[..10]);
+        assert!(zipfian[0] > 5 * zipfian[9] && zipfian[999] < 1000);
+    }
+
+    #[test]
+    fn threads_share_a_sequence() {
+        let mut random = Random::new(1);
+        let mut drawn: Vec<u64> = (0..3)
+            .flat_map(|thread| {
+                let mut source = KeySource::new(keys(KeyOrder::Sequential, 1000), thread, 3);
+                (0..5).map(|_| source.draw(&mut random)).collect::<Vec<_>>()
+            })
+            .collect();
+        drawn.sort_unstable();
+        assert_eq!(drawn, (0..15).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn values_have_the_lengths_that_are_asked_for() {
+        let mut random = Random::new(1);
+        for (sizes, largest) in [
+            (ValueSizes::Fixed, 100),
+            (ValueSizes::Uniform, 200),
+            (ValueSizes::Exponential, 1600),
+        ] {
+            let source = ValueSource::new(Values { bytes: 100, sizes }, &mut random);
+            let lens: Vec<usize> = (0..20_000).map(|_| source.draw(&mut random).len()).collect();
+            let mean = lens.iter().sum::<usize>() / lens.len();
+            assert!((97..=103).contains(&mean), "{sizes:?}: {mean}");
+            assert!(lens.iter().all(|len| *len <= largest), "{sizes:?}");
+        }
+    }
+}

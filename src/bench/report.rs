@@ -174,6 +174,13 @@ impl Report {
                 let _ = writeln!(text, "that is {:.2} us an event", each(server.processor_time, events));
             }
         }
+        if self.tally.refusals > 0 {
+            let _ = writeln!(
+                text,
+                "{} times the server refused with \"too many requests\": sent again, their latencies counting on",
+                self.tally.refusals
+            );
+        }
         if self.tally.conflicts > 0 {
             let _ = writeln!(
                 text,
@@ -225,6 +232,7 @@ impl Report {
             ("elapsed_seconds", Json::Number(self.elapsed.as_secs_f64())),
             ("requests", Json::Number(self.requests() as f64)),
             ("conflicts", Json::Number(self.tally.conflicts as f64)),
+            ("refusals", Json::Number(self.tally.refusals as f64)),
             ("generator_busy_share", Json::Number(self.busy_share())),
             (
                 "generator_requests_per_core_second",

@@ -1,13 +1,13 @@
 //! One connection's part of the load: its clients, its streams, when the next request is due. Bytes in, bytes out; the
 //! driver moves them and wakes it.
 
-use std::{cell::RefCell, collections::VecDeque, rc::Rc};
+use std::{cell::RefCell, collections::VecDeque, rc::Rc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use hashbrown::HashMap;
 
 use super::{
-    crew::{Crew, Flight, Follow, Method, PATHS, Phase},
+    crew::{Crew, Flight, Follow, Method, PATHS, Phase, Purpose},
     keepalive::{self, KeepAlive},
     pace::Pace,
     plan::Workload,
@@ -22,6 +22,10 @@ use crate::{
         status::{Code, Status},
     },
 };
+
+/// How an overloaded server refuses, and how long a client then waits.
+const REFUSAL: &str = "etcdserver: too many requests";
+const REFUSAL_PAUSE: Duration = Duration::from_millis(10);
 
 const WATCH_PATH: &str = "/etcdserverpb.Watch/Watch";
 
@@ -53,6 +57,8 @@ pub(super) struct Session {
     uses: HashMap<u32, Use, foldhash::fast::FixedState>,
     /// Clients without a request, and since when; the longest first.
     free: VecDeque<(u32, Monotonic)>,
+    /// Clients whose request was refused: when it is sent again, and when it was to start.
+    refused: VecDeque<(Monotonic, u32, Monotonic)>,
     keepalives: HashMap<u32, KeepAlive, foldhash::fast::FixedState>,
     watches: Vec<WatchStream>,
     are_streams_open: bool,
@@ -82,6 +88,7 @@ impl Session {
             methods: [None; PATHS.len()],
             uses: HashMap::default(),
             free: clients.map(|client| (client, now)).collect(),
+            refused: VecDeque::new(),
             keepalives: HashMap::default(),
             watches: Vec::new(),
             are_streams_open: false,
@@ -144,7 +151,8 @@ impl Session {
         let due = self.pace.as_ref().map(Pace::next);
         let due = due.filter(|due| !self.free.is_empty() && *due < crew.end && crew.remaining != Some(0));
         let progress = self.watches.iter().map(|watch| watch.next_progress).min();
-        due.into_iter().chain(progress).min()
+        let refused = self.refused.front().map(|(due, ..)| *due);
+        due.into_iter().chain(progress).chain(refused).min()
     }
 
     fn take(&mut self, event: ClientEvent, crew: &mut Crew, now: Monotonic) -> Result<(), String> {
@@ -196,6 +204,14 @@ impl Session {
                 "the server does not answer as an etcd: {}",
                 status_text(status)
             ));
+        }
+        if status.message == REFUSAL && crew.plan.retries_refused && flight.purpose == Purpose::Load {
+            crew.tally.refusals += 1;
+            // It is still to be answered.
+            crew.in_flight += 1;
+            self.refused
+                .push_back((now + REFUSAL_PAUSE, flight.client, flight.intended));
+            return Ok(());
         }
         if status.code != Code::Ok {
             return Err(format!("{} failed: {}", flight.operation.name(), status_text(status)));
@@ -268,6 +284,13 @@ impl Session {
     }
 
     fn send_load(&mut self, crew: &mut Crew, now: Monotonic) {
+        while let Some(&(due, client, intended)) = self.refused.front()
+            && due <= now
+        {
+            self.refused.pop_front();
+            crew.in_flight -= 1;
+            self.send_request(crew, client, intended);
+        }
         self.ask_progress(crew, now);
         if let Some(rate) = crew.plan.load.rate
             && self.pace.is_none()

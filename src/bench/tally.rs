@@ -131,6 +131,8 @@ pub struct Tally {
     pub own_delay: Option<Box<Series>>,
     /// Compare-and-swaps that found another revision than expected.
     pub conflicts: u64,
+    /// Requests that an overloaded server refused, and that were sent again.
+    pub refusals: u64,
 }
 
 impl Tally {
@@ -159,6 +161,7 @@ impl Tally {
             self.own_delay.get_or_insert_default().add(theirs);
         }
         self.conflicts += other.conflicts;
+        self.refusals += other.refusals;
     }
 
     /// What there is, in a fixed order.

@@ -311,7 +311,9 @@ async fn save_snapshot<H: Host>(host: &H, snap_dir: &Path, members: &[Member], s
     metadata.term = TERM;
     metadata.set_conf_state(start.conf_state.clone());
     let saved = SnapshotFiles::new(host, snap_dir).save(&snapshot).await;
-    saved.map_err(|error| format!("save a snapshot in {}: {error}", snap_dir.display()))
+    saved
+        .map(|_report| ())
+        .map_err(|error| format!("save a snapshot in {}: {error}", snap_dir.display()))
 }
 
 async fn create_log<H: Host>(

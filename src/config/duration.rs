@@ -186,7 +186,6 @@ pub(super) fn go_quote(text: &str) -> String {
 }
 
 /// Runs outside bytes through the parser.
-#[cfg(test)]
 pub fn fuzz_duration(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     if let Ok(nanos) = parse_duration(&text)

@@ -200,7 +200,6 @@ fn json_kind(value: &Value) -> &'static str {
 }
 
 /// Runs outside bytes through the reader.
-#[cfg(test)]
 pub fn fuzz_file(bytes: &[u8]) {
     let _ = apply(bytes, &mut Values::new());
 }

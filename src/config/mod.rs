@@ -29,9 +29,13 @@ use std::{
 };
 
 pub use build::parse_initial_cluster;
+pub(crate) use duration::fuzz_duration;
 pub use duration::{DurationError, format_duration, parse_duration};
 pub use feature::{FEATURES, Feature, FeatureGates, Stage};
+pub(crate) use file::fuzz_file;
 pub use help::{help_text, usage_text};
+pub(crate) use parse::fuzz_arguments;
+pub(crate) use url::fuzz_url;
 pub use url::{Scheme, Url, UrlError, parse_urls};
 pub use validate::verify_bootstrap;
 

@@ -75,7 +75,6 @@ fn set_bool(flag: &Flag, value: Option<&str>, values: &mut Values) -> Result<(),
 }
 
 /// Runs outside bytes, one argument per line, through the parser.
-#[cfg(test)]
 pub fn fuzz_arguments(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let arguments: Vec<String> = text.split('\n').map(str::to_string).collect();

@@ -271,7 +271,6 @@ fn split_host_port(text: &str) -> Result<(String, Option<u16>), HostError> {
 }
 
 /// Runs outside bytes through the parser.
-#[cfg(test)]
 pub fn fuzz_url(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     if let Ok(url) = Url::parse(&text) {

@@ -43,8 +43,10 @@ pub use hash::{HASHES_KEPT_MAX, HashJob, Hashes, KeepSet, KeyValueHash, KvHasher
 pub use history::{HistoryLimits, HistorySlice, history_slice};
 pub use index::{Index, KeyState};
 pub use range::{RangeItem, RangeQuery, RangeResult, RangeScan, SortOrder, SortTarget};
+pub(crate) use record::fuzz_record;
 pub use record::{Record, encode_put, encode_tombstone};
 pub use respond::{RangeEncoder, encode_range_response, key_value_field_len, put_key_value_field};
+pub(crate) use restore::fuzz_restore;
 pub use restore::{Restore, RestoreError, Restored};
 pub use span::{Span, SpanEnd};
 pub use store::{Store, Totals};

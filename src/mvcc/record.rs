@@ -155,7 +155,6 @@ fn put_number(out: &mut BytesMut, tag: u8, number: i64) {
 }
 
 /// Reads arbitrary bytes as a record; whatever they are, reading ends, and what was read survives being written.
-#[cfg(test)]
 pub(crate) fn fuzz_record(input: &[u8]) {
     if let Some(record) = Record::decode(input) {
         let encoded = record.encode();

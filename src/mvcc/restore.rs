@@ -155,8 +155,7 @@ impl Restore {
 }
 
 /// Feeds arbitrary entries: each is taken or refused, and the store that results is sound.
-#[cfg(test)]
-pub(super) fn fuzz_restore(input: &[u8]) {
+pub(crate) fn fuzz_restore(input: &[u8]) {
     let mut restore = Restore::new(CompactionMarks::default());
     for (number, record) in input.split(|byte| *byte == b'|').enumerate() {
         let mut bucket_key = Revision::new(2 + number as i64 / 2, number as i64 % 2)
@@ -174,6 +173,7 @@ pub(super) fn fuzz_restore(input: &[u8]) {
         _ = restore.feed(&bucket_key, record);
     }
     let restored = restore.finish();
+    #[cfg(any(test, feature = "verify"))]
     restored.store.index().verify();
     assert!(restored.attachments.len() as u64 <= restored.store.live_keys());
 }

@@ -467,7 +467,6 @@ fn unescape(text: &str) -> Option<String> {
 }
 
 /// Runs outside bytes through the request reading.
-#[cfg(test)]
 pub fn fuzz_request(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let (path, query) = text.split_once('?').unwrap_or((&text, ""));

@@ -186,6 +186,16 @@ impl<T: Tree> Replica<T> {
         }
     }
 
+    /// Answers a call that finds no room.
+    pub fn refuse(&self, ticket: Ticket, outputs: &mut Outputs) {
+        outputs.replies.push((ticket, refusal(ticket, Reject::TooManyRequests)));
+    }
+
+    /// Bytes of clients' writes on their way through the log.
+    pub fn waiting_bytes(&self) -> usize {
+        self.waiting_bytes
+    }
+
     fn admit(&mut self, ticket: Ticket, mut write: Write, now: Monotonic) -> Result<(), Reject> {
         let is_behind =
             self.consensus.committed().0 > self.state.applied().index.0 + limits::COMMITTED_AHEAD_OF_APPLIED_MAX;
@@ -554,6 +564,11 @@ impl<T: Tree> Replica<T> {
     /// Whether the log still has to write something that must be durable.
     pub fn log_has_unsynced(&self) -> bool {
         self.write_in_flight.is_some() || self.log.must_sync()
+    }
+
+    /// Whether something waits for the next write of the log.
+    pub fn log_has_gathered(&self) -> bool {
+        self.log.must_sync()
     }
 
     /// The state machine.

@@ -22,6 +22,7 @@ use super::{
     cycle::{Publication, Replica, refusal},
     file_work::FileWorks,
     install::Installer,
+    intake::{Admission, Intake, UnderWay},
     jobs::CompactionPace,
     leases::{self, Identity},
     outputs::{Outputs, Requested, Stopwatch},
@@ -134,6 +135,9 @@ pub(super) struct Progress<M: crate::host::Map> {
     pub(super) next_hand_over: Monotonic,
     pub(super) outputs: Outputs,
     calls: Vec<Call>,
+    intake: Intake,
+    /// Since when entries wait for the write in flight to end.
+    gathering_since: Option<Monotonic>,
     next_tick: Monotonic,
     next_lease_tick: Monotonic,
     committed_at: Monotonic,
@@ -182,6 +186,8 @@ pub async fn run<H: Host, M: crate::host::Map>(mut home: Home<H, M>) -> Result<H
             ..Outputs::default()
         },
         calls: Vec::new(),
+        intake: Intake::default(),
+        gathering_since: None,
         next_tick: now + home.options.heartbeat,
         next_lease_tick: now,
         committed_at: now,
@@ -195,6 +201,9 @@ pub async fn run<H: Host, M: crate::host::Map>(mut home: Home<H, M>) -> Result<H
         let woken = wait(&mut home, &mut progress).await?;
         let now = home.host.now();
         progress.works.set_now(now);
+        // Before the written entries count as committed: what is committed and not applied yet, which it is further down,
+        // must not pass for a member that cannot keep up.
+        home.take_calls(&mut progress, now);
         if let Some(result) = woken.written {
             progress.telemetry.log_written(&result?);
             if !is_planted(Planted::AnswerBeforeDurable) {
@@ -203,11 +212,10 @@ pub async fn run<H: Host, M: crate::host::Map>(mut home: Home<H, M>) -> Result<H
         }
         home.take_news(&mut progress, now)?;
         home.install(&mut progress)?;
-        home.take_calls(&mut progress, now);
         home.feed_history();
         home.tick(&mut progress, now);
         home.replica.turn(now, &mut progress.outputs)?;
-        home.start_write(&mut progress);
+        home.start_write(&mut progress, now);
         home.send(&mut progress);
         progress
             .telemetry
@@ -234,6 +242,9 @@ pub async fn run<H: Host, M: crate::host::Map>(mut home: Home<H, M>) -> Result<H
         home.end_hand_over(&mut progress, now);
         let is_stopping = progress.stopping == Stopping::Yes;
         if is_stopping && progress.write.is_none() && !home.replica.state().tree().is_committing() {
+            while let Some(call) = progress.intake.pop() {
+                home.replica.submit(call, now, &mut progress.outputs);
+            }
             home.replica.stop(&mut progress.outputs);
             progress.outputs.replies.extend(progress.relay.stop());
             home.carry_out(&mut progress, now);
@@ -252,6 +263,7 @@ async fn wait<H: Host, M: crate::host::Map>(home: &mut Home<H, M>, progress: &mu
         || progress.scans.has_work()
         || home.desk.has_calls()
         || home.exchange.has_news()
+        || progress.intake.has_ready(home.under_way())
         || home.replica.has_proposals();
     let wake_at = progress
         .next_tick
@@ -330,7 +342,7 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
             self.replica.campaign();
         }
         self.replica.turn(now, &mut progress.outputs)?;
-        self.start_write(progress);
+        self.start_write(progress, now);
         self.carry_out(progress, now);
         Ok(())
     }
@@ -394,9 +406,24 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
     }
 
     fn take_calls(&mut self, progress: &mut Progress<M>, now: Monotonic) {
+        while let Some(call) = progress.intake.release(self.under_way()) {
+            self.replica.submit(call, now, &mut progress.outputs);
+        }
         self.desk.take_calls(&mut progress.calls);
         for call in progress.calls.drain(..) {
-            self.replica.submit(call, now, &mut progress.outputs);
+            match progress.intake.take(call, self.under_way()) {
+                Admission::Now(call) => self.replica.submit(call, now, &mut progress.outputs),
+                Admission::Held => {}
+                Admission::Refused(call) => self.replica.refuse(call.ticket, &mut progress.outputs),
+            }
+        }
+    }
+
+    fn under_way(&self) -> UnderWay {
+        let tree = self.replica.state().tree();
+        UnderWay {
+            log_bytes: self.replica.waiting_bytes(),
+            tree_bytes: if tree.is_committing() { tree.open_bytes() } else { 0 },
         }
     }
 
@@ -461,14 +488,22 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
 
     /// Begins the next write of the log if there is something to write and the one before has ended. Polled once, so
     /// that it is on its way before this turn's answers are made.
-    fn start_write(&mut self, progress: &mut Progress<M>) {
+    fn start_write(&mut self, progress: &mut Progress<M>, now: Monotonic) {
         if progress.write.is_some() {
+            if progress.gathering_since.is_none() && self.replica.log_has_gathered() {
+                progress.gathering_since = Some(now);
+            }
             return;
         }
         let wal = self.wal.clone();
         if let Some(batch) = self.replica.seal_log(|len| wal.buffer(len)) {
             progress.write = Some(Box::pin(async move { wal.write(batch).await }));
-            progress.write_began = Some(self.host.now());
+            progress.write_began = Some(now);
+            let waited = progress
+                .gathering_since
+                .take()
+                .map_or(Duration::ZERO, |since| now.since(since));
+            self.desk.counters().wal_batch_fine.observe(waited);
             if is_planted(Planted::AnswerBeforeDurable) {
                 self.replica.persisted(&mut progress.outputs);
             }
@@ -522,7 +557,10 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
                 );
             }
             Request::Read(_) => {
-                if let Some(call) = self.desk.defer_if_choked(call, limits::CONNECTION_UNSENT_BYTES_MAX) {
+                let under_way = progress.scans.of_connection(&call.ticket) * limits::SCAN_UNSENT_BYTES;
+                let bytes_max = limits::CONNECTION_UNSENT_BYTES_MAX;
+                if let Some(call) = self.desk.defer_if_choked(call, under_way, bytes_max) {
+                    let answered = progress.outputs.replies.len();
                     answer::read(
                         &mut self.replica,
                         &self.facts,
@@ -531,6 +569,10 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
                         now,
                         &mut progress.outputs,
                     );
+                    for (ticket, reply) in &progress.outputs.replies[answered..] {
+                        self.desk
+                            .expect(*ticket, reply.outcome.as_ref().map_or(0, |message| message.len()));
+                    }
                 }
             }
             Request::Write(_) => unreachable!("writes pass the log"),
@@ -580,7 +622,8 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
     fn commit(&mut self, progress: &mut Progress<M>, now: Monotonic) -> Result<(), Fault> {
         let is_due = now >= self.commit_due(progress);
         let backend = self.replica.state().tree();
-        let is_full = backend.operations() >= self.options.commit_operations_max;
+        let is_full = backend.operations() >= self.options.commit_operations_max
+            || backend.open_bytes() >= limits::BACKEND_BATCH_BYTES_MAX;
         let is_wanted = is_due
             || is_full
             || progress.works.wants_commit()

@@ -84,6 +84,15 @@ impl<M: Map> FileWorks<M> {
         running.any(|(running, _)| matches!(running, Running::Defragment(_)))
     }
 
+    /// Who reads the tree at a version of its own: this core, and each hash under way.
+    pub fn readers(&self) -> u64 {
+        let hashes = self
+            .running
+            .values()
+            .filter(|(running, _)| matches!(running, Running::Hash(_) | Running::HashKv(..)));
+        1 + hashes.count() as u64
+    }
+
     /// When the last compaction ended, in Unix time; 0 before.
     pub fn compaction_last_seconds(&self) -> u64 {
         self.compaction_last_seconds

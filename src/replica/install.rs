@@ -154,7 +154,7 @@ impl<H: Host, M: Map> Home<H, M> {
             self.desk.replica_notify().clone(),
         );
         self.host.spawn(async move {
-            let result = files.save(&snapshot).await;
+            let result = files.save(&snapshot).await.map(|_| ());
             *ended.borrow_mut() = Some(result);
             wake.notify();
         });

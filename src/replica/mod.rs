@@ -16,6 +16,7 @@ mod fault;
 pub mod file_work;
 pub mod founding;
 pub mod install;
+pub mod intake;
 pub mod jobs;
 pub mod leases;
 pub mod outputs;

@@ -104,6 +104,13 @@ impl Scans {
         }
     }
 
+    /// Walks under way for one connection.
+    pub fn of_connection(&self, ticket: &Ticket) -> usize {
+        let is_same =
+            |scan: &&Scan| (scan.ticket.connection, scan.ticket.incarnation) == (ticket.connection, ticket.incarnation);
+        self.turns.iter().filter(is_same).count()
+    }
+
     /// Whether [`Scans::step`] has something to do.
     pub fn has_work(&self) -> bool {
         !self.turns.is_empty()

@@ -163,9 +163,13 @@ impl<H: Host> Snapshotter<H> {
         let clock = host.clone();
         host.spawn(async move {
             let began = clock.now();
-            let result = files.save(&snapshot).await.map_err(Fault::from);
+            let result = files.save(&snapshot).await;
             service.counters().snap_save.observe(clock.now().since(began));
-            *ended.borrow_mut() = Some(result);
+            if let Ok(report) = &result {
+                service.counters().snap_marshal.observe(report.encode);
+                service.counters().snap_fsync.observe(report.sync);
+            }
+            *ended.borrow_mut() = Some(result.map(|_| ()).map_err(Fault::from));
             service.replica_notify().notify();
         });
         self.stage = Stage::Saving {

@@ -43,7 +43,7 @@ impl Telemetry {
     pub fn log_written(&self, report: &WriteReport) {
         self.counters.wal_bytes.add(report.bytes);
         self.counters.wal_fsync.observe(report.duration);
-        self.counters.wal_write.observe(report.duration);
+        self.counters.wal_write.observe(report.write);
         self.counters.wal_sync_fine.observe(report.duration);
     }
 
@@ -87,6 +87,9 @@ impl Telemetry {
         self.counters.commit_rebalance.observe(report.rebalance);
         self.counters.commit_spill.observe(report.spill);
         self.counters.commit_write.observe(report.write);
+        for slice in &report.job_slices {
+            self.counters.compaction_pause.observe(*slice);
+        }
         self.counters.backend_commit.observe(report.total);
         self.counters.backend_commit_fine.observe(report.total);
     }
@@ -132,13 +135,13 @@ impl<H: Host, M: Map> Home<H, M> {
             snapshot_apply_in_progress: false,
             db_total_bytes: tree.size(),
             db_in_use_bytes: tree.size_in_use(),
-            db_open_read_transactions: 0,
+            db_open_read_transactions: works.readers(),
             defrag_inflight: works.is_defragmenting(),
             compact_revision: store.compact_revision(),
             current_revision: store.current_revision(),
             compaction_last_seconds: works.compaction_last_seconds(),
             keys: store.live_keys(),
-            pending_events: 0,
+            pending_events: watch.pending_events as u64,
             slow_watchers: watch.behind as u64,
             watch_streams: watch.streams as u64,
             watchers: watch.watchers as u64,

@@ -41,6 +41,8 @@ pub struct Outbox {
     deadline: Cell<Option<Monotonic>>,
     /// Bytes of answers that the connection has not got rid of yet.
     unsent_bytes: Cell<usize>,
+    /// Bytes of answers that are made and will be handed over at the end of the replica's turn.
+    coming_bytes: Cell<usize>,
     closing: Cell<bool>,
 }
 
@@ -123,6 +125,7 @@ impl Desk {
             notify: Notify::new(),
             deadline: Cell::new(None),
             unsent_bytes: Cell::new(0),
+            coming_bytes: Cell::new(0),
             closing: Cell::new(false),
         });
         let place = self.outboxes.borrow_mut().insert(outbox.clone());
@@ -169,23 +172,37 @@ impl Desk {
             if let Ok(message) = &reply.outcome {
                 outbox.unsent_bytes.set(outbox.unsent_bytes.get() + message.len());
             }
+            outbox.coming_bytes.set(0);
             outbox.replies.borrow_mut().push(reply);
             outbox.notify.notify();
         }
     }
 
-    /// Puts a call whose answer may be large aside if its connection has more than `bytes_max` unsent: it is submitted
-    /// again when those are gone, so that a client that asks faster than it reads does not fill the memory. Gives the
-    /// call back if it may go on.
-    pub fn defer_if_choked(&self, call: Call, bytes_max: usize) -> Option<Call> {
+    /// An answer is made that [`Desk::reply`] will hand over before the turn ends. Calls that came in the same read as its
+    /// own are still to be answered, and must find it counted.
+    pub fn expect(&self, ticket: Ticket, bytes: usize) {
         let outboxes = self.outboxes.borrow();
-        match outboxes.get(call.ticket.connection as usize) {
-            Some(outbox) if outbox.incarnation == call.ticket.incarnation && outbox.unsent_bytes.get() > bytes_max => {
-                outbox.deferred.borrow_mut().push(call);
-                None
-            }
-            _ => Some(call),
+        if let Some(outbox) = outboxes.get(ticket.connection as usize)
+            && outbox.incarnation == ticket.incarnation
+        {
+            outbox.coming_bytes.set(outbox.coming_bytes.get() + bytes);
         }
+    }
+
+    /// Puts a call whose answer may be large aside if its connection has more than `bytes_max` unsent, `under_way_bytes`
+    /// included: it is submitted again when those are gone, so that a client that asks faster than it reads does not fill
+    /// the memory. Gives the call back if it may go on.
+    pub fn defer_if_choked(&self, call: Call, under_way_bytes: usize, bytes_max: usize) -> Option<Call> {
+        let outboxes = self.outboxes.borrow();
+        let outbox = outboxes.get(call.ticket.connection as usize);
+        let Some(outbox) = outbox.filter(|outbox| outbox.incarnation == call.ticket.incarnation) else {
+            return Some(call);
+        };
+        if outbox.unsent_bytes.get() + outbox.coming_bytes.get() + under_way_bytes > bytes_max {
+            outbox.deferred.borrow_mut().push(call);
+            return None;
+        }
+        Some(call)
     }
 
     /// Wakes the connections whose own timers are due.
@@ -313,7 +330,13 @@ mod tests {
         assert!(!desk.has_calls());
 
         let call = || outbox.call(1, Method::Range, Request::Read(Read::Status));
-        assert!(desk.defer_if_choked(call(), 5).is_some());
+        assert!(desk.defer_if_choked(call(), 0, 5).is_some());
+        // Answers on their way count, too: those that are made, and what is being gathered.
+        desk.expect(call().ticket, 6);
+        assert!(desk.defer_if_choked(call(), 0, 5).is_none());
+        assert!(desk.defer_if_choked(call(), 6, 100).is_some());
+        assert!(desk.defer_if_choked(call(), 95, 100).is_none());
+        assert_eq!(outbox.take_deferred(5).len(), 2);
         desk.reply(call().ticket, reply());
         desk.reply(
             call().ticket,
@@ -322,10 +345,10 @@ mod tests {
                 ..reply()
             },
         );
-        assert!(desk.defer_if_choked(call(), 5).is_none());
+        assert!(desk.defer_if_choked(call(), 0, 5).is_none());
         assert!(outbox.take_deferred(5).is_empty());
         outbox.report(None, 0);
         assert_eq!(outbox.take_deferred(5).len(), 1);
-        assert!(desk.defer_if_choked(call(), 5).is_some());
+        assert!(desk.defer_if_choked(call(), 0, 5).is_some());
     }
 }

@@ -265,7 +265,10 @@ impl Session {
                 Ok(()) => {
                     self.feed(stream);
                 }
-                Err(status) => self.end(stream, &status),
+                Err(status) => {
+                    self.count_broken_stream("watch");
+                    self.end(stream, &status);
+                }
             },
             CallState::Expecting => {
                 call.state = CallState::Waiting;
@@ -277,9 +280,18 @@ impl Session {
                     *owed += 1;
                     self.submit(stream, Method::LeaseKeepAlive, request);
                 }
-                Err(status) => self.end(stream, &status),
+                Err(status) => {
+                    self.count_broken_stream("lease-keepalive");
+                    self.end(stream, &status);
+                }
             },
         }
+    }
+
+    /// A client sent on a stream what cannot be understood.
+    fn count_broken_stream(&self, api: &'static str) {
+        let counters = self.service.desk.counters();
+        counters.stream_failures.increment([api, "receive"]);
     }
 
     fn take_unary(&mut self, stream: StreamId, method: Method, message: Bytes) {

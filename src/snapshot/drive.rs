@@ -7,6 +7,7 @@
 use std::{
     io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use raft::eraftpb::Snapshot;
@@ -22,6 +23,15 @@ use crate::{
 pub struct SnapshotFiles<H: Host> {
     host: H,
     directory: PathBuf,
+}
+
+/// What a saved snapshot took.
+#[derive(Clone, Copy, Debug)]
+pub struct SaveReport {
+    /// Time to encode it.
+    pub encode: Duration,
+    /// Time to sync its file.
+    pub sync: Duration,
 }
 
 /// Name of a snapshot that is being written. A name of this form etcd passes over.
@@ -45,21 +55,26 @@ impl<H: Host> SnapshotFiles<H> {
     }
 
     /// Saves a snapshot durably; one at a time. The caller then records it in the log.
-    pub async fn save(&self, snapshot: &Snapshot) -> io::Result<()> {
+    pub async fn save(&self, snapshot: &Snapshot) -> io::Result<SaveReport> {
         assert!(snapshot.get_metadata().index > 0, "an empty snapshot is not saved");
         let disk = self.host.disk();
         let unfinished = self.directory.join(UNFINISHED_NAME);
         if disk.exists(&unfinished).await? {
             disk.remove(&unfinished).await?;
         }
+        let began = self.host.now();
         let bytes = file::encode(snapshot);
+        let encode = self.host.now().since(began);
         let created = disk.open(&unfinished, OpenMode::CreateNew).await?;
         created.write_bytes_at(0, &bytes).await?;
+        let written = self.host.now();
         created.sync_data().await?;
+        let sync = self.host.now().since(written);
         drop(created);
         let path = self.directory.join(SnapName::of(snapshot).to_string());
         disk.rename(&unfinished, &path).await?;
-        disk.sync_directory(&self.directory).await
+        disk.sync_directory(&self.directory).await?;
+        Ok(SaveReport { encode, sync })
     }
 
     /// The newest whole snapshot that the log knows (`Wal::valid_snapshots`); broken files are renamed to `.broken`.

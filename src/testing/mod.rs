@@ -24,6 +24,7 @@
 
 mod disk;
 mod faults;
+pub mod fuzz;
 mod host;
 pub mod linear;
 mod link;

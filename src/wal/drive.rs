@@ -83,6 +83,8 @@ pub struct WriteReport {
     pub bytes: u64,
     /// From the call to durability.
     pub duration: Duration,
+    /// Of that, the write alone; all of it where the write itself is durable (`--wal-sync=dsync`).
+    pub write: Duration,
     /// Whether a segment was begun.
     pub began_segment: bool,
 }
@@ -137,7 +139,7 @@ impl<H: Host> Wal<H> {
         let head = encoder
             .seal(|len| file.buffer(len))
             .expect("a new log has a head to write");
-        write_durably(&file, &path, head.offset, head.bytes, options.sync).await?;
+        write_durably(host, &file, &path, (head.offset, head.bytes), options.sync).await?;
 
         let disk = host.disk();
         disk.sync_directory(&unfinished)
@@ -261,27 +263,35 @@ impl<H: Host> Wal<H> {
         assert!(!before, "one write in flight, and none after a failed one");
         let started = self.host.now();
         let bytes = batch.bytes.as_ref().len() as u64;
-        match batch.begins {
+        let write = match batch.begins {
             Some(name) => self.write_first(name, batch.bytes).await?,
             None => {
                 let (tail, path) = self.tail.borrow().clone();
-                write_durably(&*tail, &path, batch.offset, batch.bytes, self.options.sync).await?;
+                write_durably(
+                    &self.host,
+                    &*tail,
+                    &path,
+                    (batch.offset, batch.bytes),
+                    self.options.sync,
+                )
+                .await?
             }
-        }
+        };
         self.is_writing.set(false);
         Ok(WriteReport {
             bytes,
             duration: self.host.now().since(started),
+            write,
             began_segment: batch.begins.is_some(),
         })
     }
 
     /// Begins a segment with its first batch. The name comes when the bytes are durable, and is durable itself before
     /// the batch counts.
-    async fn write_first(&self, name: SegmentName, bytes: Buffer<H>) -> Result<(), WalFault> {
+    async fn write_first(&self, name: SegmentName, bytes: Buffer<H>) -> Result<Duration, WalFault> {
         let file = Rc::new(self.preparation.take().await?);
         let prepared = self.preparation.path();
-        write_durably(&*file, &prepared, 0, bytes, self.options.sync).await?;
+        let write = write_durably(&self.host, &*file, &prepared, (0, bytes), self.options.sync).await?;
         let path = self.directory.join(name.to_string());
         let disk = self.host.disk();
         disk.rename(&prepared, &path)
@@ -299,7 +309,7 @@ impl<H: Host> Wal<H> {
         });
         *self.tail.borrow_mut() = (file, Rc::from(path));
         self.preparation.begin_next();
-        Ok(())
+        Ok(write)
     }
 
     /// Gives up the segments that hold only entries before `index`. The caller has a `.snap` at or beyond `index`
@@ -358,21 +368,23 @@ pub(super) fn lock<F: File>(file: &F, path: &Path) -> Result<(), WalFault> {
     })
 }
 
-async fn write_durably<F: File>(
+/// Writes `bytes` at an offset and makes them durable; how long the write took, with its sync where the two are one request.
+async fn write_durably<H: Host, F: File>(
+    host: &H,
     file: &F,
     path: &Path,
-    offset: u64,
-    bytes: F::Buffer,
+    (offset, bytes): (u64, F::Buffer),
     sync: WalSync,
-) -> Result<(), WalFault> {
+) -> Result<Duration, WalFault> {
+    let started = host.now();
     let (written, _) = match sync {
         WalSync::WriteThenSync if !is_planted(Planted::LogSyncSkipped) => file.write_durably_at(offset, bytes).await,
         _ => file.write_at(offset, bytes).await,
     };
-    if is_planted(Planted::WriteErrorIgnored) {
-        return Ok(());
+    if !is_planted(Planted::WriteErrorIgnored) {
+        written.map_err(io_fault("write", path))?;
     }
-    written.map_err(io_fault("write", path))
+    Ok(host.now().since(started))
 }
 
 /// Makes the names of the segments durable, and the log's own.

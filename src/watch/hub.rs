@@ -56,6 +56,8 @@ pub struct WatchCounts {
     pub watchers: usize,
     /// Of them, those that are behind.
     pub behind: usize,
+    /// Events that wait to be sent.
+    pub pending_events: usize,
 }
 
 /// The watchers of one core.
@@ -131,6 +133,7 @@ impl WatchHub {
             streams: self.streams.len(),
             watchers: self.watchers.len(),
             behind: self.behind_count,
+            pending_events: self.streams.iter().map(|(_, stream)| stream.queued_events()).sum(),
         }
     }
 

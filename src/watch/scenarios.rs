@@ -414,7 +414,9 @@ fn streams_that_are_gone_are_no_longer_named() {
         WatchCounts {
             streams: 2,
             watchers: 2,
-            behind: 0
+            behind: 0,
+            // The refusal and the notices that are queued are no events.
+            pending_events: 0,
         }
     );
 }

@@ -25,6 +25,7 @@ pub(super) struct Stream {
     next_watch_id: i64,
     queue: VecDeque<Response>,
     queued_bytes: usize,
+    queued_events: usize,
     /// Watchers that are behind and wait for the queue to have room.
     pub stalled: Vec<WatcherKey>,
     /// Watchers that are behind, stalled or not.
@@ -71,17 +72,24 @@ impl Stream {
 
     pub fn push(&mut self, response: Response) {
         self.queued_bytes += response.body.len();
+        self.queued_events += response.events as usize;
         self.queue.push_back(response);
     }
 
     pub fn pop(&mut self) -> Option<Response> {
         let response = self.queue.pop_front()?;
         self.queued_bytes -= response.body.len();
+        self.queued_events -= response.events as usize;
         Some(response)
     }
 
     pub fn front(&self) -> Option<&Response> {
         self.queue.front()
+    }
+
+    /// Events in the queue.
+    pub fn queued_events(&self) -> usize {
+        self.queued_events
     }
 
     pub fn queued(&self) -> usize {

@@ -21,6 +21,7 @@ bodies! {
         metrics_have_the_names_that_dashboards_use,
         metrics_count_puts_and_calls,
         every_family_of_etcd_is_scraped,
+        metrics_count_compactions_and_writes_of_the_log,
         debug_vars_is_json,
         pprof_is_off,
         several_requests_share_a_connection,
@@ -251,6 +252,29 @@ async fn metrics_count_puts_and_calls(t: Target) {
         metric(&t, "etcd_mvcc_db_total_size_in_bytes").await,
         status.db_size as f64
     );
+}
+
+async fn metrics_count_compactions_and_writes_of_the_log(t: Target) {
+    let pauses = "etcd_debugging_mvcc_db_compaction_pause_duration_milliseconds_count";
+    let f = Fixture::new(&t).await;
+    let before = metric(&t, pauses).await;
+    for revision in 1..=20 {
+        f.put_at("a", "1", revision).await;
+    }
+    f.compact(f.base + 20).await;
+    f.put_at("a", "1", 21).await;
+    // A store may tell of its batches with its next commit.
+    t.sleep(std::time::Duration::from_millis(300)).await;
+    assert!(metric(&t, pauses).await > before, "a compaction has batches");
+    for name in [
+        "etcd_disk_wal_write_duration_seconds",
+        "etcd_disk_wal_fsync_duration_seconds",
+    ] {
+        assert!(metric(&t, &format!("{name}_count")).await > 0.0, "{name}");
+        assert!(metric(&t, &format!("{name}_sum")).await > 0.0, "{name}");
+    }
+    assert!(metric(&t, "etcd_mvcc_db_open_read_transactions").await >= 1.0);
+    assert_eq!(metric(&t, "etcd_debugging_mvcc_pending_events_total").await, 0.0);
 }
 
 /// Families that etcd 3.5 shows and ringd, like 3.6, does not: of the v2 store, and an old name.

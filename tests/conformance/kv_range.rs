@@ -10,7 +10,7 @@ use ringd::wire::proto::{
 };
 
 use crate::{
-    fixture::{Fixture, compacted, future, invalid, keys},
+    fixture::{Fixture, invalid, keys},
     support::{
         calls::{one, span},
         world::Target,
@@ -39,11 +39,6 @@ bodies! {
         mod_revision_bounds_are_inclusive_and_leave_the_count,
         create_revision_bounds_are_inclusive_and_leave_the_count,
         bounds_and_limit_together_cut_what_remains,
-        a_historic_range_sees_what_was_then_under_the_current_header,
-        a_historic_range_counts_what_was_then,
-        a_negative_revision_is_the_current_one,
-        a_future_revision_is_refused,
-        a_compacted_revision_is_refused_and_the_compaction_itself_is_readable,
         a_range_without_a_key_is_refused,
         an_unknown_sort_option_is_refused,
         a_serializable_range_answers_alike,
@@ -55,7 +50,7 @@ bodies! {
 
 /// Five keys with different versions, create and mod revisions, and values in another order than the keys.
 /// Steps: a1 b2 c3 d4 e5, then c6 a7 a8.
-async fn five(f: &Fixture) -> [mvccpb::KeyValue; 5] {
+pub async fn five(f: &Fixture) -> [mvccpb::KeyValue; 5] {
     for (step, (key, value)) in [
         ("a", "m"),
         ("b", "z"),
@@ -442,126 +437,6 @@ async fn bounds_and_limit_together_cut_what_remains(t: Target) {
         (keys(&exact.kvs), exact.more, exact.count),
         (vec!["a", "c", "d", "e"], false, 5)
     );
-}
-
-async fn a_historic_range_sees_what_was_then_under_the_current_header(t: Target) {
-    let f = Fixture::new(&t).await;
-    five(&f).await;
-    f.delete(t.key("b")).await;
-    let at = |step: i64| pb::RangeRequest {
-        revision: f.base + step,
-        ..span(t.all())
-    };
-    let then = f.range(at(3)).await;
-    let kvs = vec![
-        f.kv("a", "m", 1, 1, 1),
-        f.kv("b", "z", 2, 2, 1),
-        f.kv("c", "k", 3, 3, 1),
-    ];
-    assert_eq!(
-        then,
-        pb::RangeResponse {
-            header: f.header(f.base + 9),
-            kvs,
-            more: false,
-            count: 3
-        }
-    );
-    assert_eq!(keys(&f.range(at(8)).await.kvs), ["a", "b", "c", "d", "e"]);
-    assert_eq!(keys(&f.range(at(9)).await.kvs), ["a", "c", "d", "e"]);
-    let a = f
-        .range(pb::RangeRequest {
-            revision: f.base + 7,
-            ..one(t.key("a"))
-        })
-        .await;
-    assert_eq!(a.kvs, [f.kv("a", "m", 1, 7, 2)]);
-    let unborn = f
-        .range(pb::RangeRequest {
-            revision: f.base + 4,
-            ..one(t.key("e"))
-        })
-        .await;
-    assert_eq!(
-        unborn,
-        pb::RangeResponse {
-            header: f.header(f.base + 9),
-            ..Default::default()
-        }
-    );
-}
-
-async fn a_historic_range_counts_what_was_then(t: Target) {
-    let f = Fixture::new(&t).await;
-    five(&f).await;
-    let at = pb::RangeRequest {
-        revision: f.base + 4,
-        ..span(t.all())
-    };
-    let limited = f.range(pb::RangeRequest { limit: 1, ..at.clone() }).await;
-    assert_eq!((keys(&limited.kvs), limited.more, limited.count), (vec!["a"], true, 4));
-    let counted = f.range(pb::RangeRequest { count_only: true, ..at }).await;
-    assert_eq!(
-        counted,
-        pb::RangeResponse {
-            header: f.header(f.base + 8),
-            kvs: vec![],
-            more: false,
-            count: 4
-        }
-    );
-}
-
-async fn a_negative_revision_is_the_current_one(t: Target) {
-    let f = Fixture::new(&t).await;
-    let all = five(&f).await;
-    let answer = f
-        .range(pb::RangeRequest {
-            revision: -5,
-            ..span(t.all())
-        })
-        .await;
-    assert_eq!(answer.kvs, all);
-}
-
-async fn a_future_revision_is_refused(t: Target) {
-    let f = Fixture::new(&t).await;
-    let at = |revision| pb::RangeRequest {
-        revision,
-        ..one(t.key("a"))
-    };
-    assert_eq!(f.try_range(at(f.base + 1)).await, Err(future()));
-    assert_eq!(
-        f.try_range(pb::RangeRequest {
-            serializable: true,
-            ..at(f.base + 1)
-        })
-        .await,
-        Err(future())
-    );
-    assert_eq!(f.try_range(at(i64::MAX)).await, Err(future()));
-    assert!(f.try_range(at(f.base)).await.is_ok());
-}
-
-async fn a_compacted_revision_is_refused_and_the_compaction_itself_is_readable(t: Target) {
-    let f = Fixture::new(&t).await;
-    five(&f).await;
-    f.compact(f.base + 7).await;
-    let at = |step: i64| pb::RangeRequest {
-        revision: f.base + step,
-        ..one(t.key("a"))
-    };
-    assert_eq!(f.try_range(at(6)).await, Err(compacted()));
-    assert_eq!(
-        f.try_range(pb::RangeRequest {
-            count_only: true,
-            ..at(6)
-        })
-        .await,
-        Err(compacted())
-    );
-    assert_eq!(f.range(at(7)).await.kvs, [f.kv("a", "m", 1, 7, 2)]);
-    assert_eq!(f.range(at(8)).await.kvs, [f.kv("a", "n", 1, 8, 3)]);
 }
 
 async fn a_range_without_a_key_is_refused(t: Target) {

@@ -13,6 +13,7 @@ mod history;
 mod linear;
 mod model;
 mod planted;
+mod rot;
 mod scene;
 mod server;
 mod transport;

@@ -17,6 +17,7 @@ use crate::{
     check::{self, DRIFT_PPM_MAX, Summary},
     client::Channel,
     history::{Answer, Op, Outcome, Recorder, Request},
+    rot::{self, Rot},
     server::{Server, ServerOptions, check_directory},
     watcher::{self, Reached},
     workload::{self, Client, Plan, within},
@@ -71,6 +72,8 @@ struct Scene {
     watchers: Vec<Watched>,
     lives: u64,
     is_small: bool,
+    /// Bytes that have rotted on the server's disk.
+    rot: Vec<Rot>,
 }
 
 /// Where a stream's watchers began, and what they are to be told next.
@@ -97,6 +100,7 @@ pub fn play(seed: u64, is_small: bool) -> Report {
         watchers: Vec::new(),
         lives: 0,
         is_small,
+        rot: Vec::new(),
     };
     // What happened, a line for each thing: where to look first when a seed has found something.
     let trace_path = std::env::var_os("RINGD_SIM_TRACE");
@@ -233,12 +237,34 @@ impl Scene {
             self.pause(Duration::from_nanos(nanos)).await;
             return self.end(server, End::PowerFailure(Unsynced::Torn)).await;
         }
-        self.await_ready(&server).await?;
-        if self.random.chance(0.5) {
-            self.audit(&server).await?;
+        let used = self.use_server(&server).await;
+        if !self.rot.is_empty() && server.outcome().is_some() {
+            return self.replace_disk(server).await;
         }
-        self.trouble(&server).await?;
+        used?;
         self.end(server, end).await
+    }
+
+    async fn use_server(&mut self, server: &Server) -> Result<(), String> {
+        self.await_ready(server).await?;
+        if self.random.chance(0.5) {
+            self.audit(server).await?;
+        }
+        self.trouble(server).await
+    }
+
+    /// A server ended on a disk that rots: it must have said where. Its disk's content is had from elsewhere.
+    async fn replace_disk(&mut self, server: Server) -> Result<SimHost, String> {
+        match server.outcome() {
+            Some(Err(why)) if rot::is_precise(&why) => {}
+            outcome => return Err(format!("the server ended on {:?} with {outcome:?}", self.rot)),
+        }
+        self.sim.set_faults(&server.host, Faults::default());
+        self.sim.crash_with(&server.host, Unsynced::Kept);
+        self.pause(Duration::from_millis(100)).await;
+        let host = self.sim.restart(&server.host);
+        rot::undo(&self.sim, &host, &mut self.rot).await;
+        Ok(host)
     }
 
     /// Starts the server, again and again while the files are still held for what its predecessor had begun.
@@ -411,10 +437,13 @@ impl Scene {
         let nanos = stall_ms * 1_000_000 + self.random.below(500_000_000);
         self.pause(Duration::from_nanos(nanos)).await;
         let host = self.sim.restart(&server.host);
-        if was_ready && is_quiet {
+        if was_ready && is_quiet && self.rot.is_empty() {
             let findings = self.look_at(&host).await?;
             if !findings.is_empty() {
                 return Err(format!("after {end:?}: {findings}"));
+            }
+            if self.random.chance(0.08) {
+                self.rot = rot::draw(&self.sim, &host, &mut self.random).await;
             }
         }
         Ok(host)
@@ -471,6 +500,7 @@ impl Scene {
     async fn close(&mut self, host: SimHost) -> Result<(), String> {
         self.lives += 1;
         self.sim.set_faults(&host, Faults::default());
+        rot::undo(&self.sim, &host, &mut self.rot).await;
         let server = self.start(host).await?;
         self.await_ready(&server).await?;
         self.pause(Duration::from_millis(300)).await;

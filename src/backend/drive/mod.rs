@@ -57,6 +57,8 @@ struct JobState {
     changes: Batch,
     /// When the first of them came.
     changes_since: Monotonic,
+    /// How long each slice took, since the last report; bounded.
+    slices: Vec<Duration>,
     /// It goes on only when its changes are committed.
     is_held: bool,
     /// And not before this time.
@@ -100,6 +102,7 @@ impl<H: Host> Store<H> {
             job: JobState {
                 changes: Batch::new(),
                 changes_since: started,
+                slices: Vec::new(),
                 is_held: false,
                 paused_until: started,
             },
@@ -206,7 +209,8 @@ impl<H: Host> Store<H> {
             defragmentation.missed(Missed { sealed, job });
         }
         self.retired = retired.map(|sealed| (sealed, self.host.now() + RETIREMENT));
-        let report = self.report(sequence, cost, started);
+        let mut report = self.report(sequence, cost, started);
+        report.job_slices = std::mem::take(&mut self.job.slices);
         Ok(tell(events, StoreEvent::Committed(report)).await)
     }
 
@@ -222,6 +226,7 @@ impl<H: Host> Store<H> {
             total: self.host.now().since(started),
             bytes_written: cost.bytes_written,
             runs: cost.runs,
+            job_slices: Vec::new(),
         }
     }
 
@@ -324,6 +329,9 @@ impl<H: Host> Store<H> {
             self.job.changes_since = now;
         }
         let progress = job.step(self.volume.current(), &mut self.job.changes);
+        if self.job.slices.len() < JOB_SLICES_REPORTED_MAX {
+            self.job.slices.push(self.host.now().since(now));
+        }
         self.job.is_held = self.job.changes.operations() >= BACKEND_BATCH_OPERATIONS_MAX;
         match progress {
             Ok(Progress::More) => Ok(Outcome::GoOn),
@@ -433,3 +441,5 @@ async fn tell<T>(events: &mut Sender<T>, event: T) -> Outcome {
         Err(_) => Outcome::End,
     }
 }
+/// Slices of which one report tells; only a job that finds nothing to change for long has more.
+const JOB_SLICES_REPORTED_MAX: usize = 1024;

@@ -186,7 +186,7 @@ counts! {
             "Tree commits: time to write.";
         lease_ttl plain(1.0, 24), "etcd_debugging_lease_ttl_total" "TTLs of granted leases, in seconds.";
         compaction_pause milliseconds(1.0, 13), "etcd_debugging_mvcc_db_compaction_pause_duration_milliseconds"
-            "Compactions: how long one batch held up the tree.";
+            "Compactions: how long one batch kept the store from other work.";
         compaction_total milliseconds(100.0, 14), "etcd_debugging_mvcc_db_compaction_total_duration_milliseconds"
             "Compactions: from begin to end.";
         index_compaction_pause milliseconds(0.5, 14), "etcd_debugging_mvcc_index_compaction_pause_duration_milliseconds"
@@ -199,7 +199,7 @@ counts! {
         backend_defrag seconds(0.1, 13), "etcd_disk_backend_defrag_duration_seconds" "Defragmentations.";
         backend_snapshot seconds(0.01, 17), "etcd_disk_backend_snapshot_duration_seconds" "Snapshots streamed out.";
         wal_fsync seconds(0.001, 14), "etcd_disk_wal_fsync_duration_seconds" "Syncs of the log.";
-        wal_write seconds(0.001, 14), "etcd_disk_wal_write_duration_seconds" "Writes of the log.";
+        wal_write seconds(0.001, 14), "etcd_disk_wal_write_duration_seconds" "Writes of the log; with --wal-sync=dsync the write is the sync.";
         hash seconds(0.01, 15), "etcd_mvcc_hash_duration_seconds" "Hashes over the whole store.";
         hash_rev seconds(0.01, 15), "etcd_mvcc_hash_rev_duration_seconds" "Hashes of a revision.";
         snap_db_fsync seconds(0.001, 14), "etcd_snap_db_fsync_duration_seconds" "Received database files: syncs.";
@@ -214,7 +214,7 @@ counts! {
     }
     fine {
         wal_sync_fine "ringd_wal_sync_microseconds" "Time to make a batch of the log durable.";
-        wal_batch_fine "ringd_wal_batch_wait_microseconds" "Time that an entry waits before its batch is begun.";
+        wal_batch_fine "ringd_wal_batch_wait_microseconds" "Time that a batch's first entry waits for the write before it.";
         backend_commit_fine "ringd_backend_commit_microseconds" "Tree commits, from begin to durable.";
         put_fine "ringd_put_microseconds" "Writes, from the decoded request to the encoded answer.";
         range_fine "ringd_range_microseconds" "Reads, from the decoded request to the encoded answer.";
