@@ -48,6 +48,20 @@ pub const SMALL_WRITE_BYTES_MAX: usize = 16 << 10;
 pub const SMALL_WRITES_RESERVE_BYTES: usize = 16 << 20;
 /// Bytes of writes that wait before further ones are refused.
 pub const PROPOSALS_PENDING_BYTES_MAX: usize = 256 << 20;
+/// Messages that wait for one other member before further ones are dropped (etcd's buffer of a stream).
+pub const PEER_QUEUE_MESSAGES_MAX: usize = 4096;
+/// Bytes of messages that wait for one other member before further ones are dropped; one is taken whatever its size.
+pub const PEER_QUEUE_BYTES_MAX: usize = 64 << 20;
+/// Messages of other members that wait for the home core before further ones are dropped (etcd's number).
+pub const PEER_INBOX_MESSAGES_MAX: usize = 4096;
+/// Bytes of them.
+pub const PEER_INBOX_BYTES_MAX: usize = 128 << 20;
+/// Snapshots that are on their way to other members at once (etcd's number).
+pub const PEER_SNAPSHOTS_MAX: usize = 16;
+/// Questions about leases that wait for the leader, or for this member as the leader, before further ones are refused.
+pub const QUESTIONS_PENDING_MAX: usize = 10_000;
+/// Bytes of proposals that one message takes to the leader.
+pub const FORWARD_BYTES_MAX: usize = 1 << 20;
 
 const _: () = assert!(WAL_SEGMENT_BYTES.is_multiple_of(4096));
 const _: () = assert!(WAL_CUT_MARGIN_BYTES < WAL_SEGMENT_BYTES);
@@ -56,3 +70,4 @@ const _: () = assert!(BACKEND_BATCH_BYTES_MAX <= BACKEND_OPEN_BYTES_MAX);
 const _: () = assert!(PROPOSALS_UNDER_WAY_BYTES_MAX <= PROPOSALS_PENDING_BYTES_MAX);
 const _: () = assert!(SCAN_UNSENT_BYTES < CONNECTION_UNSENT_BYTES_MAX);
 const _: () = assert!(BACKEND_WRITE_BYTES_MAX.is_multiple_of(4096));
+const _: () = assert!(FORWARD_BYTES_MAX < PEER_QUEUE_BYTES_MAX && PEER_QUEUE_BYTES_MAX <= PEER_INBOX_BYTES_MAX);

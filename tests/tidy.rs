@@ -21,6 +21,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("raft", &[]),
+    ("peer", &["raft", "wire", "host", "snapshot", "backend"]),
     ("wal", &["host"]),
     ("snapshot", &["wal", "host"]),
     ("mvcc", &[]),

@@ -246,7 +246,7 @@ fn raft(count: u64, batch: u64) -> u64 {
         pre_vote: true,
     };
     let log = MemoryLog::new(LogIndex(0), Term(0), conf_state, HardState::default(), Vec::new());
-    let mut consensus = Consensus::new(MemberId(1), log, LogIndex(0), timing);
+    let mut consensus = Consensus::new(MemberId(1), log, LogIndex(0), timing, 1);
     let mut encoder = LogEncoder::create(b"bench");
     let (mut bytes, mut buffer) = (0, Vec::new());
     consensus.campaign().expect("a lone member");
@@ -269,7 +269,7 @@ fn raft(count: u64, batch: u64) -> u64 {
     settle(&mut consensus);
     let data = entry(7, put(7));
     for number in 0..count.div_ceil(batch) {
-        consensus.propose((0..batch).map(|_| data.clone()).collect());
+        consensus.propose((0..batch).map(|_| data.clone()));
         settle(&mut consensus);
         if number % 16 == 0 {
             consensus.discard_to(consensus.committed());

@@ -64,6 +64,11 @@ pub enum StoreRequest<M: Map> {
     Snapshot(Sender<SnapshotPart>),
     /// Rewrites the file without free pages, while commits and reads go on.
     Defragment(JobId),
+    /// Looks through a file that came from another member. One at a time.
+    Examine(PathBuf),
+    /// Takes a file that was examined as the database, in place of the one in use. Jobs that were asked for before are
+    /// given up without a word; commits must not be under way.
+    Install(PathBuf),
 }
 
 /// What the store has done.
@@ -80,8 +85,21 @@ pub enum StoreEvent<M: Map> {
     Defragmented(JobId, DefragmentReport),
     /// Defragmentation was given up; the old file is still in use.
     DefragmentFailed(JobId, OpenFault),
+    /// A file was looked through.
+    Examined(Result<Received, OpenFault>),
+    /// Another file is in use: [`Backend::new`](super::Backend::new) takes the report.
+    Installed(CommitReport<M>),
     /// The store has stopped, and the process must end.
     Failed(StoreFault),
+}
+
+/// What a sound file that came from another member says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// Bytes.
+    pub size: u64,
+    /// The applied index that it holds.
+    pub applied_index: u64,
 }
 
 /// A piece of a snapshot: `Begin`, then `Data` until all bytes have come, then `End`; or `Failed`, as the last, at any time.

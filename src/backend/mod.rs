@@ -42,13 +42,13 @@ pub use bucket::{BUCKETS, Bucket};
 pub(crate) use check::fuzz_open;
 pub use check::{CheckReport, check, open_root};
 pub use cursor::{Cursor, Pair};
-pub use drive::Store;
+pub use drive::{Store, applied_index};
 pub use fault::{Fault, FaultKind, OpenFault, StoreFault};
 pub use home::{Backend, View};
 pub use image::Image;
 pub use messages::{
-    CommitReport, DefragmentReport, HashReport, JobId, JobResult, Progress, SnapshotPart, StoreEvent, StoreJob,
-    StoreOptions, StoreRequest,
+    CommitReport, DefragmentReport, HashReport, JobId, JobResult, Progress, Received, SnapshotPart, StoreEvent,
+    StoreJob, StoreOptions, StoreRequest,
 };
 pub use meta::Meta;
 pub(crate) use page::fuzz_page;

@@ -7,7 +7,7 @@ use std::{
 };
 
 /// A flag that one task waits for. Raising it twice before the task looks wakes it once.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Notify {
     raised: Cell<bool>,
     waiter: RefCell<Option<Waker>>,

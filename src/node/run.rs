@@ -8,6 +8,7 @@ use crate::{
     config::{ClusterState, Config},
     host::mailbox,
     ops::process::{ProcTexts, ProcessFacts},
+    peer::Alone,
     ring::{FileMap, placement, probe},
     server::{self, Channels, Opened, Paths, STORE_MAILBOX},
     wal::WalOptions,
@@ -57,6 +58,7 @@ pub fn run(config: Config, stop: &Stop, clients_max: usize) -> Result<(), String
         wal_options: WalOptions::default(),
         process_facts,
     };
+    let wal_directory = paths.wal.clone();
     let home_config = config.clone();
     let ended_config = config.clone();
     let node = super::start(
@@ -69,13 +71,22 @@ pub fn run(config: Config, stop: &Stop, clients_max: usize) -> Result<(), String
                 opened: opened_receiver,
             };
             let mut failure = failure_sender;
-            if let Err(error) = server::home(host, stop, home_config, paths, channels, clients_max).await {
+            if let Err(error) = server::home(host, stop, home_config, paths, channels, clients_max, Alone).await {
                 // The mailbox has room: it is used once.
                 let _sent = failure.try_send(error);
             }
         },
         |_, host, stop: Stop| async move { stop.requested(&host).await },
-        move |host, _stop| server::store(host, store_options, request_receiver, event_sender, opened_sender),
+        move |host, _stop| {
+            server::store(
+                host,
+                store_options,
+                wal_directory,
+                request_receiver,
+                event_sender,
+                opened_sender,
+            )
+        },
     )
     .map_err(|error| format!("cannot start: {error}"))?;
     let joined = node.join().map_err(|error| error.to_string());

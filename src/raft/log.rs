@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 
 use raft::{
     GetEntriesContext, RaftState, Storage, StorageError,
-    eraftpb::{ConfState, Entry, HardState, Snapshot},
+    eraftpb::{ConfState, Entry, HardState, Snapshot, SnapshotMetadata},
 };
 
 use crate::base::{LogIndex, Term};
@@ -22,6 +22,8 @@ pub struct MemoryLog {
     conf_state: ConfState,
     discarded_index: u64,
     discarded_term: u64,
+    /// The newest snapshot of this member's own; index 0 for none.
+    snapshot: SnapshotMetadata,
     entries: VecDeque<Entry>,
 }
 
@@ -37,9 +39,16 @@ impl MemoryLog {
         hard_state: HardState,
         entries: Vec<Entry>,
     ) -> MemoryLog {
+        let snapshot = SnapshotMetadata {
+            conf_state: Some(conf_state.clone()).into(),
+            index: index.0,
+            term: term.0,
+            ..SnapshotMetadata::default()
+        };
         let mut log = MemoryLog {
             hard_state,
             conf_state,
+            snapshot,
             discarded_index: index.0,
             discarded_term: term.0,
             entries: VecDeque::with_capacity(entries.len()),
@@ -82,9 +91,21 @@ impl MemoryLog {
         self.hard_state = hard_state;
     }
 
-    /// The members as of the newest snapshot.
-    pub fn set_conf_state(&mut self, conf_state: ConfState) {
-        self.conf_state = conf_state;
+    /// A snapshot of this member's own is durable. A leader's newer one may have come in between.
+    pub fn set_snapshot(&mut self, metadata: SnapshotMetadata) {
+        assert!(metadata.index <= self.last().0);
+        if metadata.index > self.snapshot.index {
+            self.snapshot = metadata;
+        }
+    }
+
+    /// Begins anew behind a leader's snapshot.
+    pub fn restore(&mut self, metadata: &SnapshotMetadata) {
+        self.entries.clear();
+        self.discarded_index = metadata.index;
+        self.discarded_term = metadata.term;
+        self.conf_state = metadata.get_conf_state().clone();
+        self.snapshot = metadata.clone();
     }
 
     /// Drops entries up to and including `index`, which a snapshot covers.
@@ -169,8 +190,14 @@ impl Storage for MemoryLog {
     }
 
     fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<Snapshot> {
-        // A follower that needs one waits until the driver has merged the tree's file into it.
-        Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable))
+        // It says where the driver's begins at least: what is sent is the state of the moment, with the tree's file.
+        if self.snapshot.index == 0 {
+            return Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable));
+        }
+        Ok(Snapshot {
+            metadata: Some(self.snapshot.clone()).into(),
+            ..Snapshot::default()
+        })
     }
 }
 

@@ -6,12 +6,16 @@ mod logger;
 
 pub use log::MemoryLog;
 use raft::{
-    Config, RawNode, ReadOnlyOption, ReadState, StateRole,
-    eraftpb::{ConfChange, ConfChangeType, ConfState, Entry, EntryType, HardState, Message, MessageType},
+    Config, RawNode, ReadOnlyOption, ReadState, SnapshotStatus, StateRole,
+    eraftpb::{
+        ConfChange, ConfChangeType, ConfState, Entry, EntryType, HardState, Message, MessageType, Snapshot,
+        SnapshotMetadata,
+    },
 };
 
 use crate::{
     base::{LogIndex, MemberId, Term},
+    limits,
     wire::proto::raftpb,
 };
 
@@ -21,6 +25,9 @@ const MESSAGE_BYTES_MAX: u64 = 1 << 20;
 const INFLIGHT_MESSAGES_MAX: usize = 512;
 /// Bytes of committed entries that one cycle hands over, so that a long replay comes in slices.
 const COMMITTED_BYTES_PER_CYCLE_MAX: u64 = 4 << 20;
+/// Bytes of entries that a leader takes ahead of what is committed: its own clients' and what followers pass on. Beyond,
+/// proposals are lost.
+const UNCOMMITTED_BYTES_MAX: u64 = 2 * limits::PROPOSALS_PENDING_BYTES_MAX as u64;
 
 /// How the members time each other.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +52,9 @@ pub struct Cycle {
     /// Whether anything may depend on this being durable. A hard state in which only the commit moved may wait for the
     /// next write.
     pub must_sync: bool,
+    /// A leader's snapshot, which takes the place of the log and of the state before anything else happens. It comes
+    /// without `entries` and `committed`.
+    pub snapshot: Option<Snapshot>,
     /// To send at once.
     pub messages: Vec<Message>,
     /// To send only when `entries` and `hard_state` are durable.
@@ -60,12 +70,17 @@ pub struct Cycle {
 /// One member's consensus.
 pub struct Consensus {
     node: RawNode<MemoryLog>,
+    /// Election time-outs are drawn from it, term by term.
+    entropy: u64,
+    /// The term that the present election time-out is for, and the time-out.
+    election_timeout: (Term, usize),
 }
 
 impl Consensus {
     /// Consensus over a replayed log. `applied` is the index of the snapshot that the log follows: entries behind it are
-    /// handed over again, and the state machine knows which it has seen.
-    pub fn new(member_id: MemberId, log: MemoryLog, applied: LogIndex, timing: Timing) -> Consensus {
+    /// handed over again, and the state machine knows which it has seen. `entropy` is the host's: raft-rs draws election
+    /// time-outs from a thread-local generator, which would not replay.
+    pub fn new(member_id: MemberId, log: MemoryLog, applied: LogIndex, timing: Timing, entropy: u64) -> Consensus {
         let config = Config {
             id: member_id.0,
             election_tick: timing.election_ticks as usize,
@@ -77,20 +92,32 @@ impl Consensus {
             pre_vote: timing.pre_vote,
             read_only_option: ReadOnlyOption::Safe,
             max_committed_size_per_ready: COMMITTED_BYTES_PER_CYCLE_MAX,
+            max_uncommitted_size: UNCOMMITTED_BYTES_MAX,
             ..Config::default()
         };
         let node = RawNode::new(&config, log, &logger::to_tracing()).expect("the configuration is valid");
-        Consensus { node }
+        let mut consensus = Consensus {
+            node,
+            entropy,
+            election_timeout: (Term(u64::MAX), 0),
+        };
+        consensus.settle_election_timeout();
+        consensus
     }
 
-    /// Appends one entry for each of `data` in one step. `false` if this member is not the leader or cannot take
-    /// proposals now (leadership on its way elsewhere): none was taken.
-    pub fn propose(&mut self, data: Vec<bytes::Bytes>) -> bool {
-        if data.is_empty() || !self.is_leader() {
-            return data.is_empty();
+    /// Whether proposals are taken now: this member leads and leadership is not on its way elsewhere, or it knows who
+    /// leads.
+    pub fn takes_proposals(&self) -> bool {
+        match self.node.raft.state {
+            StateRole::Leader => self.node.raft.lead_transferee.is_none(),
+            _ => self.leader().is_some(),
         }
+    }
+
+    /// Appends one entry for each of `data` in one step, or sends them to the leader, which may be lost. `false` if
+    /// proposals are not taken now: what was proposed is gone.
+    pub fn propose(&mut self, data: impl Iterator<Item = bytes::Bytes>) -> bool {
         let entries = data
-            .into_iter()
             .map(|data| Entry {
                 data,
                 ..Entry::default()
@@ -102,7 +129,7 @@ impl Consensus {
             entries: entries.into(),
             ..Message::default()
         };
-        self.node.raft.step(message).is_ok()
+        self.takes_proposals() && self.node.raft.step(message).is_ok()
     }
 
     /// Proposes a change of the members, as etcd marshals it.
@@ -150,6 +177,7 @@ impl Consensus {
     /// One heartbeat interval has passed.
     pub fn tick(&mut self) {
         self.node.tick();
+        self.settle_election_timeout();
     }
 
     /// A message from another member.
@@ -157,18 +185,59 @@ impl Consensus {
     /// # Errors
     /// If it comes from nobody we know of, or is of a kind that does not travel.
     pub fn step(&mut self, message: Message) -> raft::Result<()> {
-        self.node.step(message)
+        let outcome = self.node.step(message);
+        self.settle_election_timeout();
+        outcome
     }
 
     /// Starts an election at once instead of waiting for a time-out: right for a lone member.
     pub fn campaign(&mut self) -> raft::Result<()> {
-        self.node.campaign()
+        let outcome = self.node.campaign();
+        self.settle_election_timeout();
+        outcome
+    }
+
+    /// A message to this member was lost on the way.
+    pub fn report_unreachable(&mut self, member: MemberId) {
+        self.node.report_unreachable(member.0);
+    }
+
+    /// What became of a snapshot that was sent to this member.
+    pub fn report_snapshot(&mut self, member: MemberId, is_received: bool) {
+        let status = match is_received {
+            true => SnapshotStatus::Finish,
+            false => SnapshotStatus::Failure,
+        };
+        self.node.report_snapshot(member.0, status);
+    }
+
+    /// Hands leadership over to a voter; given up after an election time-out.
+    pub fn transfer_leader(&mut self, member: MemberId) {
+        self.node.transfer_leader(member.0);
+    }
+
+    /// The voter to hand leadership over to: of those that answered lately, the one that has most of the log, by id
+    /// where that says nothing.
+    pub fn successor(&self) -> Option<MemberId> {
+        let raft = &self.node.raft;
+        let voters = raft.prs().conf().to_conf_state().voters;
+        let candidates = raft.prs().iter().filter(|(id, progress)| {
+            **id != raft.id && progress.recent_active && voters.contains(id) && progress.matched > 0
+        });
+        let best = candidates.max_by_key(|(id, progress)| (progress.matched, std::cmp::Reverse(**id)));
+        best.map(|(id, _)| MemberId(*id))
     }
 
     /// Asks whether this member may answer reads. The context comes back in [`Cycle::reads`], or is lost without a word
     /// when there is no leader or the leader has not committed in its term: ask again with a new one.
     pub fn read_index(&mut self, context: u64) {
         self.node.read_index(context.to_be_bytes().to_vec());
+    }
+
+    /// A snapshot of this index, term and membership is durable: a follower that needs more of the log than there is
+    /// is sent one.
+    pub fn snapshot_taken(&mut self, metadata: SnapshotMetadata) {
+        self.node.mut_store().set_snapshot(metadata);
     }
 
     /// What is to be done now; `None` when there is nothing. The log in memory has the entries and the hard state
@@ -179,16 +248,27 @@ impl Consensus {
         }
         let mut ready = self.node.ready();
         let log = self.node.mut_store();
+        let snapshot = Some(ready.snapshot()).filter(|snapshot| !snapshot.is_empty()).cloned();
+        if let Some(snapshot) = &snapshot {
+            log.restore(snapshot.get_metadata());
+        }
         log.append(ready.entries());
         let hard_state = ready.hs().cloned();
         if let Some(hard_state) = &hard_state {
             log.set_hard_state(hard_state.clone());
         }
+        let mut messages = ready.take_messages();
+        let mut messages_after_sync = ready.take_persisted_messages();
+        if !messages_after_sync.is_empty() {
+            // What is only passed on to the leader promises nothing, and waits for no disk.
+            messages.extend(messages_after_sync.extract_if(.., |message| is_passed_on(message)));
+        }
         let cycle = Cycle {
             number: ready.number(),
             must_sync: ready.must_sync(),
-            messages: ready.take_messages(),
-            messages_after_sync: ready.take_persisted_messages(),
+            snapshot,
+            messages,
+            messages_after_sync,
             committed: ready.take_committed_entries(),
             reads: ready.take_read_states(),
             role_changed: ready.ss().is_some(),
@@ -250,13 +330,30 @@ impl Consensus {
         self.node.raft.prs().is_singleton()
     }
 
-    /// Draws the next election time-out from the host's entropy. raft-rs draws its own from a thread-local generator,
-    /// which would not replay.
-    pub fn set_election_timeout(&mut self, entropy: u64) {
-        let base = self.node.raft.election_timeout() as u64;
-        let ticks = base + entropy % base;
-        self.node.raft.set_randomized_election_timeout(ticks as usize);
+    /// Sets the election time-out that belongs to the present term. raft-rs may have drawn another, whenever its role
+    /// or term changed; nothing can have depended on that yet.
+    fn settle_election_timeout(&mut self) {
+        let term = self.term();
+        if self.election_timeout.0 != term {
+            let base = self.node.raft.election_timeout() as u64;
+            let ticks = base + mix(self.entropy ^ term.0) % base;
+            self.election_timeout = (term, ticks as usize);
+        }
+        self.node.raft.set_randomized_election_timeout(self.election_timeout.1);
     }
+}
+
+/// Spreads a number over all bits (the finalizer of SplitMix64).
+fn mix(number: u64) -> u64 {
+    let number = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    number ^ (number >> 31)
+}
+
+/// Whether a follower's message only passes a client's wish on.
+fn is_passed_on(message: &Message) -> bool {
+    matches!(message.msg_type, MessageType::MsgPropose | MessageType::MsgReadIndex)
 }
 
 fn conf_state_to_etcd(conf_state: &ConfState) -> raftpb::ConfState {
@@ -285,7 +382,7 @@ mod tests {
             ..ConfState::default()
         };
         let log = MemoryLog::new(LogIndex(0), Term(0), conf_state, HardState::default(), Vec::new());
-        Consensus::new(MemberId(1), log, LogIndex(0), TIMING)
+        Consensus::new(MemberId(1), log, LogIndex(0), TIMING, 7)
     }
 
     /// Runs cycles, all durable at once, and gives the committed entries' data.
@@ -304,12 +401,12 @@ mod tests {
     #[test]
     fn a_lone_member_elects_itself_and_commits_what_is_durable() {
         let mut consensus = lone_member();
-        assert!(!consensus.propose(vec!["too early".into()]));
+        assert!(!consensus.propose(["too early".into()].into_iter()));
         consensus.campaign().unwrap();
         assert_eq!(settle(&mut consensus), [bytes::Bytes::new()]);
         assert!(consensus.is_leader() && consensus.has_committed_in_term() && consensus.is_alone());
 
-        assert!(consensus.propose(vec!["a".into(), "b".into()]));
+        assert!(consensus.propose(["a".into(), "b".into()].into_iter()));
         let cycle = consensus.cycle().expect("entries to write");
         assert!(cycle.must_sync && cycle.committed.is_empty());
         assert_eq!(cycle.entries.len(), 2);
@@ -323,9 +420,9 @@ mod tests {
         let mut consensus = lone_member();
         consensus.campaign().unwrap();
         settle(&mut consensus);
-        consensus.propose(vec!["a".into()]);
+        consensus.propose(["a".into()].into_iter());
         let first = consensus.cycle().unwrap();
-        consensus.propose(vec!["b".into()]);
+        consensus.propose(["b".into()].into_iter());
         let second = consensus.cycle().unwrap();
         assert!(second.committed.is_empty());
         consensus.persisted(first.number);

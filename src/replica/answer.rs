@@ -17,8 +17,10 @@ use crate::{
     mvcc::RangeQuery,
     propose::{Call, Read, Reply, Request, Ticket, Write},
     wire::proto::etcdserverpb::{
-        DowngradeInfo, LeaseCheckpoint, LeaseCheckpointRequest, MemberListRequest, RangeRequest, StatusResponse,
+        DowngradeInfo, LeaseCheckpoint, LeaseCheckpointRequest, LeaseKeepAliveResponse, LeaseTimeToLiveResponse,
+        MemberListRequest, RangeRequest, ResponseHeader, StatusResponse,
     },
+    wire::status::Status,
 };
 
 /// Keys that a range may have for it to be answered at once; longer ones go by slices.
@@ -49,6 +51,14 @@ pub fn read<M: Map>(
     let Request::Read(read) = call.request else {
         unreachable!("only reads are answered here");
     };
+    let is_leaders = matches!(read, Read::LeaseKeepAlive(_) | Read::LeaseTimeToLive(_));
+    if is_leaders && !replica.consensus().is_leader() {
+        outputs.for_leader.push(Call {
+            ticket: call.ticket,
+            request: Request::Read(read),
+        });
+        return;
+    }
     let outcome = match read {
         Read::Range(request) => match range(replica, scans, call.ticket, &request) {
             Some(outcome) => outcome,
@@ -130,9 +140,6 @@ fn keep_alive<M: Map>(
     lease_id: i64,
     now: Monotonic,
 ) -> Option<Result<Bytes, Reject>> {
-    if !replica.consensus().is_leader() {
-        return Some(Err(Reject::NoLeader));
-    }
     let revision = replica.state().store().current_revision();
     let ttl = match replica.state_mut().lessor_mut().renew(LeaseId(lease_id), now) {
         Renewal::Renewed { ttl } => ttl,
@@ -157,6 +164,36 @@ fn keep_alive<M: Map>(
         revision,
         ttl,
     )))
+}
+
+/// The answer to a call that the leader has answered in this member's place. The header is this member's, but for the
+/// revision: this member may be behind what the leader has answered from, and behind what the client has seen. A leader of
+/// etcd's tells none.
+pub fn relayed<M: Map>(replica: &Replica<Backend<M>>, call: &Call, answer: Result<Bytes, Status>) -> Reply {
+    let state = replica.state();
+    let revision_of = |header: Option<ResponseHeader>| {
+        let told = header.map(|header| header.revision).filter(|revision| *revision > 0);
+        told.unwrap_or(state.store().current_revision())
+    };
+    let outcome = answer.and_then(|message| match &call.request {
+        Request::Read(Read::LeaseKeepAlive(request)) => {
+            let response = LeaseKeepAliveResponse::decode(message).map_err(|_| Reject::Timeout)?;
+            let revision = revision_of(response.header);
+            Ok(state.lease_keep_alive_response(LeaseId(request.id), revision, response.ttl))
+        }
+        _ => {
+            let mut response = LeaseTimeToLiveResponse::decode(message).map_err(|_| Reject::Timeout)?;
+            let mut header = state.header_message();
+            header.revision = revision_of(response.header.take());
+            response.header = Some(header);
+            Ok(response.encode_to_vec().into())
+        }
+    });
+    Reply {
+        stream: call.ticket.stream,
+        method: call.ticket.method,
+        outcome,
+    }
 }
 
 fn status<M: Map>(replica: &Replica<Backend<M>>, facts: &Facts) -> Bytes {

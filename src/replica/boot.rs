@@ -3,13 +3,13 @@
 
 use std::path::PathBuf;
 
-use bytes::Bytes;
 use prost::Message;
-use raft::eraftpb::{ConfState, Entry, EntryType, HardState};
+use raft::eraftpb::HardState;
 
 use super::{
     Fault,
     cycle::{Replica, ReplicaOptions},
+    founding::NewCluster,
 };
 use crate::{
     apply::{self, EntryAt, State, StateConfig},
@@ -22,7 +22,7 @@ use crate::{
     raft::{Consensus, MemoryLog, Timing},
     snapshot::{SnapshotFiles, v2store},
     wal::{LogEncoder, Replay, Wal, WalOptions, WalSnapshot},
-    wire::proto::{raftpb, walpb},
+    wire::proto::walpb,
 };
 
 /// What a member is started with.
@@ -46,15 +46,6 @@ pub struct BootOptions {
     pub quota_bytes: Option<u64>,
     /// Learners that the cluster may have.
     pub learners_max: usize,
-}
-
-/// The members that a new cluster is made of. A lone one, until clusters come.
-#[derive(Clone, Debug)]
-pub struct NewCluster {
-    /// `--initial-cluster-token`.
-    pub token: String,
-    /// Where this member's peers would reach it.
-    pub peer_urls: Vec<String>,
 }
 
 /// What a start finds or makes.
@@ -110,7 +101,6 @@ pub async fn boot<H: Host, M: Map>(
             snapshot: LogIndex(metadata.index),
         });
     }
-    let restored = apply::restore_store(&backend)?;
     let config = StateConfig {
         cluster_id: log.cluster_id,
         member_id: log.member_id,
@@ -126,8 +116,7 @@ pub async fn boot<H: Host, M: Map>(
             ..options.lease
         },
     };
-    let resume_compaction = restored.resume_compaction;
-    let state = State::open(backend, restored, config)?;
+    let (state, resume_compaction) = open_state(backend, config)?;
     let memory = MemoryLog::new(
         LogIndex(metadata.index),
         Term(metadata.term),
@@ -135,8 +124,8 @@ pub async fn boot<H: Host, M: Map>(
         log.replay.hard_state,
         log.replay.entries,
     );
-    let mut consensus = Consensus::new(log.member_id, memory, LogIndex(metadata.index), options.timing);
-    consensus.set_election_timeout(host.random_u64());
+    let applied = LogIndex(metadata.index);
+    let consensus = Consensus::new(log.member_id, memory, applied, options.timing, host.random_u64());
     let ids = RequestIds::new(log.member_id, host.wall_time());
     let entropy = host.random_u64();
     let replica = Replica::new(
@@ -159,6 +148,13 @@ pub async fn boot<H: Host, M: Map>(
     })
 }
 
+/// Opens the state over a tree; with it comes the revision of a compaction to resume.
+pub fn open_state<M: Map>(backend: Backend<M>, config: StateConfig) -> Result<(State<Backend<M>>, Option<i64>), Fault> {
+    let restored = apply::restore_store(&backend)?;
+    let resume_compaction = restored.resume_compaction;
+    Ok((State::open(backend, restored, config)?, resume_compaction))
+}
+
 /// A log that is there already.
 async fn reopen<H: Host>(host: &H, options: &BootOptions, snapshots: &SnapshotFiles<H>) -> Result<Log<H>, Fault> {
     let directory = &options.wal_directory;
@@ -175,8 +171,11 @@ async fn reopen<H: Host>(host: &H, options: &BootOptions, snapshots: &SnapshotFi
     let (member_id, cluster_id) = (MemberId(metadata.node_id()), ClusterId(metadata.cluster_id()));
     // A crash while the log was founded leaves its head, and not or only in part what comes first. Nobody was told
     // anything yet: it is written again.
-    if snapshot.is_none() && replay.hard_state.commit == 0 && replay.entries.len() <= 1 {
-        write_first_entry(&wal, &mut encoder, &mut replay, member_id, &options.cluster).await?;
+    if snapshot.is_none() && replay.hard_state.term == 0 {
+        if options.cluster.founders().0 != Some(member_id) {
+            return Err(Fault::NotAFounder);
+        }
+        write_founding(&wal, &mut encoder, &mut replay, &options.cluster).await?;
     }
     tracing::info!(
         "cluster-id" = format!("{cluster_id:x}"),
@@ -194,19 +193,21 @@ async fn reopen<H: Host>(host: &H, options: &BootOptions, snapshots: &SnapshotFi
     })
 }
 
-/// A new cluster's log: its metadata, and the entry that adds its first member, which counts as committed (raft's
+/// A new cluster's log: its metadata, and the entries that add its first members, which count as committed (raft's
 /// bootstrap as etcd does it).
 async fn found<H: Host>(host: &H, options: &BootOptions) -> Result<Log<H>, Fault> {
     let cluster = &options.cluster;
-    let member_id = member::ids::initial_member_id(&cluster.peer_urls, &cluster.token);
-    let cluster_id = member::ids::cluster_id(&[member_id]);
+    let (member_id, founders) = cluster.founders();
+    let member_id = member_id.ok_or(Fault::NotAFounder)?;
+    let ids: Vec<MemberId> = founders.iter().map(|member| member.id).collect();
+    let cluster_id = member::ids::cluster_id(&ids);
     let metadata = walpb::Metadata {
         node_id: Some(member_id.0),
         cluster_id: Some(cluster_id.0),
     };
     let (wal, mut encoder) = Wal::create(host, &options.wal_directory, &metadata.encode_to_vec(), options.wal).await?;
     let mut replay = Replay::default();
-    write_first_entry(&wal, &mut encoder, &mut replay, member_id, cluster).await?;
+    write_founding(&wal, &mut encoder, &mut replay, cluster).await?;
     tracing::info!(
         "cluster-id" = format!("{cluster_id:x}"),
         "local-member-id" = format!("{member_id:x}"),
@@ -222,42 +223,24 @@ async fn found<H: Host>(host: &H, options: &BootOptions) -> Result<Log<H>, Fault
     })
 }
 
-/// Writes the entry that adds the first member, and that it is committed.
-async fn write_first_entry<H: Host>(
+/// Writes the entries that add the founding members, and that they are committed. All members write the same.
+async fn write_founding<H: Host>(
     wal: &Wal<H>,
     encoder: &mut LogEncoder,
     replay: &mut Replay,
-    member_id: MemberId,
     cluster: &NewCluster,
 ) -> Result<(), Fault> {
-    let member = Member {
-        id: member_id,
-        peer_urls: cluster.peer_urls.clone(),
-        ..Member::default()
-    };
-    let change = raftpb::ConfChange {
-        id: Some(0),
-        r#type: Some(raftpb::ConfChangeType::ConfChangeAddNode as i32),
-        node_id: Some(member_id.0),
-        context: Some(member::json::add_context(&member, false)),
-    };
-    let entry = Entry {
-        entry_type: EntryType::EntryConfChange,
-        term: 1,
-        index: 1,
-        data: Bytes::from(change.encode_to_vec()),
-        ..Entry::default()
-    };
+    let entries = cluster.entries();
     let hard_state = HardState {
         term: 1,
-        commit: 1,
+        commit: entries.len() as u64,
         ..HardState::default()
     };
-    encoder.append(std::slice::from_ref(&entry), Some(&hard_state));
-    let batch = encoder.seal(|len| wal.buffer(len)).expect("an entry has gathered");
+    encoder.append(&entries, Some(&hard_state));
+    let batch = encoder.seal(|len| wal.buffer(len)).expect("entries have gathered");
     wal.write(batch).await?;
     replay.hard_state = hard_state;
-    replay.entries = vec![entry];
+    replay.entries = entries;
     Ok(())
 }
 
@@ -270,7 +253,7 @@ fn applied_index<M: Map>(backend: &Backend<M>) -> Result<u64, Fault> {
 }
 
 /// The members as a snapshot has them.
-fn snapshot_members(snapshot: Option<&raft::eraftpb::Snapshot>) -> Result<Membership, Fault> {
+pub(super) fn snapshot_members(snapshot: Option<&raft::eraftpb::Snapshot>) -> Result<Membership, Fault> {
     let Some(snapshot) = snapshot else {
         return Ok(Membership::default());
     };
@@ -284,9 +267,4 @@ fn snapshot_members(snapshot: Option<&raft::eraftpb::Snapshot>) -> Result<Member
     });
     let version = image.cluster_version.as_deref().and_then(ClusterVersion::parse);
     Ok(Membership::restore(members, image.removed, version, None))
-}
-
-/// Whether the members of a log are more than one: such a member needs its peers, which are later work.
-pub fn has_other_voters(conf_state: &ConfState, member_id: MemberId) -> bool {
-    conf_state.voters.iter().any(|voter| *voter != member_id.0)
 }

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use super::{cycle::Replica, file_work::FileWorks};
+use super::{cycle::Replica, file_work::FileWorks, outputs::Outputs};
 use crate::{
     backend::Backend,
     host::Map,
@@ -30,6 +30,12 @@ impl Compactor {
     /// A compaction was applied; none stands for a request that only waits. `held` is told when the records are gone.
     pub fn schedule(&mut self, compaction: Option<Compaction>, held: Option<(Ticket, Reply)>) {
         self.scheduled.push_back(Scheduled { compaction, held });
+    }
+
+    /// Gives all of them up: the store is replaced by one that has them behind it, or resumes them.
+    pub fn abandon(&mut self, outputs: &mut Outputs) {
+        let held = self.scheduled.drain(..).filter_map(|scheduled| scheduled.held);
+        outputs.replies.extend(held);
     }
 
     /// Whether [`Compactor::step`] has something to do.

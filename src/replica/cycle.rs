@@ -19,11 +19,12 @@
 
 use std::collections::VecDeque;
 
-use bytes::{Bytes, BytesMut};
-use raft::eraftpb::{Entry, EntryType, Message};
+use bytes::BytesMut;
+use raft::eraftpb::{Entry, EntryType, HardState, Message, Snapshot};
 
 use super::{
     outputs::{Outputs, Requested},
+    proposals::{Origin, Proposals},
     reads::ReadQueue,
 };
 use crate::{
@@ -43,6 +44,8 @@ pub struct ReplicaOptions {
     pub request_timeout: std::time::Duration,
     /// Bytes that an entry may have (`--max-request-bytes`).
     pub request_bytes_max: usize,
+    /// Time without a leader after which a member campaigns, at the earliest (`--election-timeout`).
+    pub election_timeout: std::time::Duration,
 }
 
 /// Memory from which entries are cut. One allocation serves many; entries that came together go together when the log
@@ -63,7 +66,7 @@ pub struct Replica<T: Tree> {
     reads: ReadQueue<Call>,
     ids: RequestIds,
     arena: BytesMut,
-    proposals: Vec<Bytes>,
+    proposals: Proposals,
     /// Number of the newest cycle whose records the log has gathered.
     gathered_number: u64,
     /// The newest cycle that the write in flight covers.
@@ -71,6 +74,37 @@ pub struct Replica<T: Tree> {
     refused: Refused,
     /// Follower's answers that wait for the log, by the cycle that they belong to.
     messages_after_sync: VecDeque<(u64, Vec<Message>)>,
+    /// A leader's snapshot has come, and takes the place of everything: raft waits until it is installed.
+    installing: Option<Installing>,
+    publication: Publication,
+    /// Who led last, and since when.
+    led_by: Option<MemberId>,
+    led_since: Monotonic,
+}
+
+/// How far a leader's snapshot is.
+enum Installing {
+    /// Its file has to be durable before the log may say of it.
+    File {
+        snapshot: Box<Snapshot>,
+        number: u64,
+        hard_state: Option<HardState>,
+    },
+    /// The log has gathered its record.
+    Record { snapshot: Box<Snapshot>, number: u64 },
+    /// The state machine has to be replaced.
+    State(Box<Snapshot>),
+}
+
+/// Whether this member has told the cluster who it is, in this life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Publication {
+    /// Not yet, or in vain.
+    Due,
+    /// It is proposed.
+    Proposed,
+    /// It is applied, and with it all that was committed before this life began.
+    Done,
 }
 
 /// What waited in vain since the start.
@@ -96,6 +130,8 @@ enum Waiter {
     Held(Ticket, Reply),
     /// A read that goes on when this entry is applied.
     Read(Box<Call>),
+    /// This member's name and addresses.
+    Publication,
 }
 
 impl<T: Tree> Replica<T> {
@@ -121,11 +157,15 @@ impl<T: Tree> Replica<T> {
             reads: ReadQueue::new(member_id, entropy),
             ids,
             arena: BytesMut::with_capacity(ARENA_BYTES),
-            proposals: Vec::new(),
+            proposals: Proposals::default(),
             gathered_number: 0,
             write_in_flight: None,
             refused: Refused::default(),
             messages_after_sync: VecDeque::new(),
+            installing: None,
+            publication: Publication::Due,
+            led_by: None,
+            led_since: Monotonic(0),
         }
     }
 
@@ -139,6 +179,8 @@ impl<T: Tree> Replica<T> {
                 }
             }
             Request::Read(ref read) if is_serializable(read) => outputs.reads.push(call),
+            // The leader finds out whether it still leads; this member need not.
+            Request::Read(ref read) if is_leaders(read) && !self.consensus.is_leader() => outputs.reads.push(call),
             Request::Read(_) => self.reads.push(now, call),
             Request::File(_) => outputs.reads.push(call),
         }
@@ -173,23 +215,32 @@ impl<T: Tree> Replica<T> {
         if entry_bytes > self.options.request_bytes_max {
             return Err(Reject::RequestTooLarge);
         }
-        self.enqueue(id, &write, now, Waiter::Client { ticket, entry_bytes });
+        self.enqueue(id, &write, now, Origin::Member, Waiter::Client { ticket, entry_bytes });
         self.waiting_bytes += entry_bytes;
         Ok(())
     }
 
-    /// Proposes something of this member's own.
+    /// Proposes what this member, as the leader, finds due. It is dropped if another leads by then.
     pub fn propose_own(&mut self, write: &Write, now: Monotonic) {
         let id = self.ids.next_request();
-        self.enqueue(id, write, now, Waiter::Own);
+        self.enqueue(id, write, now, Origin::Leader, Waiter::Own);
     }
 
-    fn enqueue(&mut self, id: RequestId, write: &Write, now: Monotonic, waiter: Waiter) {
+    /// Proposes what this member tells of itself.
+    pub fn publish(&mut self, write: &Write, now: Monotonic) {
+        assert!(self.publication == Publication::Due);
+        self.publication = Publication::Proposed;
+        let id = self.ids.next_request();
+        self.enqueue(id, write, now, Origin::Member, Waiter::Publication);
+    }
+
+    fn enqueue(&mut self, id: RequestId, write: &Write, now: Monotonic, origin: Origin, waiter: Waiter) {
         if self.arena.capacity() < 512 {
             self.arena = BytesMut::with_capacity(ARENA_BYTES);
         }
-        self.proposals.push(write.encode(id, &mut self.arena));
-        self.waiters.wait(id, now + self.options.request_timeout, waiter);
+        let deadline = now + self.options.request_timeout;
+        self.proposals.push(deadline, origin, write.encode(id, &mut self.arena));
+        self.waiters.wait(id, deadline, waiter);
     }
 
     /// Proposes what has been submitted, and carries raft on as far as it goes without the disk.
@@ -197,12 +248,10 @@ impl<T: Tree> Replica<T> {
     /// # Errors
     /// If a committed entry cannot be applied: the member must stop.
     pub fn turn(&mut self, now: Monotonic, outputs: &mut Outputs) -> Result<(), ApplyFault> {
-        if !self.proposals.is_empty() && self.consensus.is_leader() {
-            let proposals = std::mem::take(&mut self.proposals);
-            // Not taken only while leadership is on its way elsewhere: those who wait learn it by their time-out.
-            let _is_taken = self.consensus.propose(proposals);
+        if !self.proposals.is_empty() && self.consensus.takes_proposals() {
+            self.propose();
         }
-        if (self.consensus.has_committed_in_term() || !self.consensus.is_alone())
+        if self.may_ask()
             && let Some(context) = self.reads.ask(now)
         {
             self.consensus.read_index(context);
@@ -215,16 +264,54 @@ impl<T: Tree> Replica<T> {
         Ok(())
     }
 
+    /// Gives raft what waits. What it does not take is lost, which those who wait learn by their time-out: it takes
+    /// everything but what comes between its last cycle and a change of roles.
+    fn propose(&mut self) {
+        if self.consensus.is_leader() {
+            let _is_taken = self.consensus.propose(self.proposals.drain());
+            return;
+        }
+        while !self.proposals.is_empty() {
+            let mut few = self.proposals.drain_to_leader().peekable();
+            if few.peek().is_some() {
+                let _is_taken = self.consensus.propose(few);
+            }
+        }
+    }
+
+    /// Whether raft would answer a question: it drops it without a word where no leader is known, and where the leader
+    /// has not committed in its term.
+    fn may_ask(&self) -> bool {
+        match self.consensus.is_leader() {
+            true => self.consensus.has_committed_in_term(),
+            false => self.consensus.leader().is_some(),
+        }
+    }
+
     fn cycle(&mut self, now: Monotonic, outputs: &mut Outputs) -> Result<(), ApplyFault> {
-        while let Some(mut cycle) = self.consensus.cycle() {
-            outputs.role_changed |= cycle.role_changed;
+        while self.installing.is_none()
+            && let Some(mut cycle) = self.consensus.cycle()
+        {
+            if cycle.role_changed {
+                outputs.role_changed = true;
+                self.note_leader(now);
+            }
             outputs.messages.append(&mut cycle.messages);
-            self.log.append(&cycle.entries, cycle.hard_state.as_ref());
-            self.gathered_number = cycle.number;
             if !cycle.messages_after_sync.is_empty() {
                 self.messages_after_sync
                     .push_back((cycle.number, cycle.messages_after_sync));
             }
+            if let Some(snapshot) = cycle.snapshot {
+                assert!(cycle.entries.is_empty() && cycle.committed.is_empty());
+                self.installing = Some(Installing::File {
+                    snapshot: Box::new(snapshot),
+                    number: cycle.number,
+                    hard_state: cycle.hard_state,
+                });
+                return Ok(());
+            }
+            self.log.append(&cycle.entries, cycle.hard_state.as_ref());
+            self.gathered_number = cycle.number;
             for read in &cycle.reads {
                 let context = read.request_ctx.as_slice().try_into().map(u64::from_be_bytes);
                 if let Ok(context) = context {
@@ -247,6 +334,16 @@ impl<T: Tree> Replica<T> {
             }
         }
         Ok(())
+    }
+
+    /// Someone else leads, or nobody: questions that were asked before may have been asked in vain.
+    fn note_leader(&mut self, now: Monotonic) {
+        let leader = self.consensus.leader();
+        if leader.is_some() && leader != self.led_by {
+            self.led_since = now;
+            self.reads.ask_again();
+        }
+        self.led_by = leader;
     }
 
     fn apply(&mut self, entry: &Entry, now: Monotonic, outputs: &mut Outputs) -> Result<(), ApplyFault> {
@@ -273,9 +370,8 @@ impl<T: Tree> Replica<T> {
         match (waiter, applied.answer) {
             (Some(Waiter::Client { ticket, entry_bytes }), outcome) => {
                 self.waiting_bytes -= entry_bytes;
-                let outcome = outcome
-                    .expect("what a client proposed is applied once")
-                    .map_err(Into::into);
+                // None if a leader's snapshot brought it: that it is done is known, and not how.
+                let outcome = outcome.unwrap_or(Err(Reject::Timeout)).map_err(Into::into);
                 outputs.stopwatch.operation(ticket.method, outcome.is_ok());
                 answer = Some((
                     ticket,
@@ -288,6 +384,7 @@ impl<T: Tree> Replica<T> {
             }
             (Some(Waiter::Held(ticket, reply)), _) => outputs.replies.push((ticket, reply)),
             (Some(Waiter::Read(call)), _) => outputs.reads.push(*call),
+            (Some(Waiter::Publication), _) => self.publication = Publication::Done,
             (Some(Waiter::Own) | None, _) => {}
         }
         match applied.effect {
@@ -332,21 +429,79 @@ impl<T: Tree> Replica<T> {
         self.release(number, outputs);
     }
 
+    /// The leader's snapshot whose file is to be saved, if that is what raft waits for.
+    pub fn snapshot_to_save(&self) -> Option<&Snapshot> {
+        match &self.installing {
+            Some(Installing::File { snapshot, .. }) => Some(snapshot),
+            _ => None,
+        }
+    }
+
+    /// The file of [`Replica::snapshot_to_save`] is durable: the log may say of it.
+    pub fn snapshot_saved(&mut self) {
+        let Some(Installing::File {
+            snapshot,
+            number,
+            hard_state,
+        }) = self.installing.take()
+        else {
+            unreachable!("a snapshot's file was to be saved");
+        };
+        let metadata = snapshot.get_metadata();
+        self.log.append_snapshot(&WalSnapshot {
+            index: LogIndex(metadata.index),
+            term: Term(metadata.term),
+            conf_state: Some(metadata.get_conf_state().clone()),
+        });
+        self.log.append(&[], hard_state.as_ref());
+        self.gathered_number = number;
+        self.installing = Some(Installing::Record { snapshot, number });
+    }
+
+    /// The leader's snapshot whose state machine is to take the place of this one: the log begins with it, durably.
+    pub fn snapshot_to_open(&self) -> Option<&Snapshot> {
+        match &self.installing {
+            Some(Installing::State(snapshot)) => Some(snapshot),
+            _ => None,
+        }
+    }
+
+    /// Whether a leader's snapshot is being installed.
+    pub fn is_installing(&self) -> bool {
+        self.installing.is_some()
+    }
+
+    /// The snapshot's state machine takes the place of the old one, and raft goes on.
+    pub fn replace_state(&mut self, state: State<T>) {
+        let Some(Installing::State(snapshot)) = self.installing.take() else {
+            unreachable!("a state was to be opened");
+        };
+        let index = LogIndex(snapshot.get_metadata().index);
+        assert!(state.applied().index >= index, "a state that is behind its snapshot");
+        self.consensus.applied(index);
+        self.state = state;
+    }
+
     fn release(&mut self, number: u64, outputs: &mut Outputs) {
         self.consensus.persisted(number);
         while self.messages_after_sync.front().is_some_and(|(of, _)| *of <= number) {
             let (_, mut messages) = self.messages_after_sync.pop_front().expect("just seen");
             outputs.messages.append(&mut messages);
         }
+        self.installing = match self.installing.take() {
+            Some(Installing::Record {
+                snapshot,
+                number: recorded,
+            }) if recorded <= number => Some(Installing::State(snapshot)),
+            other => other,
+        };
     }
 
     /// A heartbeat interval has passed: raft's clock moves, and those who waited too long are told.
     pub fn tick(&mut self, now: Monotonic, outputs: &mut Outputs) {
         self.consensus.tick();
-        let reject = match self.consensus.leader() {
-            Some(_) => Reject::Timeout,
-            None => Reject::TimeoutLeaderFail,
-        };
+        self.proposals.expire(now);
+        let reject = self.timeout_reason(now);
         while let Some(waiter) = self.waiters.expire(now) {
             self.give_up(waiter, reject, outputs);
         }
@@ -357,6 +512,19 @@ impl<T: Tree> Replica<T> {
             outputs
                 .replies
                 .push((call.ticket, refusal(call.ticket, Reject::Timeout)));
+        }
+    }
+
+    /// Why proposals whose time ends now had no outcome, as etcd tells it: their leader may have been lost.
+    fn timeout_reason(&self, now: Monotonic) -> Reject {
+        let proposed_at = now.0.saturating_sub(self.options.request_timeout.as_nanos() as u64);
+        let lost_after = self
+            .led_since
+            .0
+            .saturating_sub(2 * self.options.election_timeout.as_nanos() as u64);
+        match lost_after < proposed_at && proposed_at < self.led_since.0 {
+            true => Reject::TimeoutLeaderFail,
+            false => Reject::Timeout,
         }
     }
 
@@ -381,6 +549,7 @@ impl<T: Tree> Replica<T> {
             }
             Waiter::Held(ticket, reply) => outputs.replies.push((ticket, reply)),
             Waiter::Read(call) => outputs.replies.push((call.ticket, refusal(call.ticket, reject))),
+            Waiter::Publication => self.publication = Publication::Due,
             Waiter::Own => {}
         }
     }
@@ -424,7 +593,17 @@ impl<T: Tree> Replica<T> {
 
     /// Whether something waits for the next turn to be proposed.
     pub fn has_proposals(&self) -> bool {
-        !self.proposals.is_empty() && self.consensus.is_leader()
+        !self.proposals.is_empty() && self.consensus.takes_proposals()
+    }
+
+    /// Whether the cluster knows this member by what it tells of itself in this life.
+    pub fn publication(&self) -> Publication {
+        self.publication
+    }
+
+    /// How long a proposal or a read may take.
+    pub fn request_timeout(&self) -> std::time::Duration {
+        self.options.request_timeout
     }
 
     /// What waited in vain.
@@ -446,13 +625,13 @@ impl<T: Tree> Replica<T> {
         };
         let waiter = held.map_or(Waiter::Own, |(ticket, reply)| Waiter::Held(ticket, reply));
         let id = self.ids.next_request();
-        self.enqueue(id, &Write::Alarm(request), now, waiter);
+        self.enqueue(id, &Write::Alarm(request), now, Origin::Member, waiter);
     }
 
     /// Proposes something of this member's own, and goes on with `call` when it is applied.
     pub fn propose_before(&mut self, write: &Write, call: Call, now: Monotonic) {
         let id = self.ids.next_request();
-        self.enqueue(id, write, now, Waiter::Read(Box::new(call)));
+        self.enqueue(id, write, now, Origin::Leader, Waiter::Read(Box::new(call)));
     }
 
     /// Puts a lease's renewal aside: the lease has ended, and what becomes of it shows soon.
@@ -486,6 +665,11 @@ fn holds_answer(effect: &Effect) -> bool {
         Effect::Compact { is_physical, .. } | Effect::AwaitCompaction { is_physical } => *is_physical,
         _ => false,
     }
+}
+
+/// Whether only the leader knows the answer.
+fn is_leaders(read: &Read) -> bool {
+    matches!(read, Read::LeaseKeepAlive(_) | Read::LeaseTimeToLive(_))
 }
 
 fn is_serializable(read: &Read) -> bool {

@@ -12,17 +12,22 @@ use std::{
     time::Duration,
 };
 
+use raft::eraftpb::Message;
+
 use super::{
     Fault,
     answer::{self, Facts},
     auto_compaction::{AutoCompactor, Look, Retention},
     compactor::Compactor,
-    cycle::{Replica, refusal},
+    cycle::{Publication, Replica, refusal},
     file_work::FileWorks,
+    install::Installer,
     intake::{Admission, Intake, UnderWay},
     jobs::CompactionPace,
     leases::{self, Identity},
     outputs::{Outputs, Requested, Stopwatch},
+    peers::Stopping,
+    relay::Relay,
     scans::Scans,
     snapshotter::Snapshotter,
     telemetry::{self, Telemetry},
@@ -38,12 +43,14 @@ use crate::{
     limits,
     mvcc::history_slice,
     ops::health::HealthAlarm,
+    peer::Exchange,
     propose::{Call, FileWork, Read, Request, Ticket, Write},
     rpc::{
         desk::Desk,
         http::MemberView,
         watch::{HISTORY_SLICE, Watches},
     },
+    snapshot::SnapshotFiles,
     wal::{Wal, WalFault, WriteReport},
     watch::ResponseIdentity,
     wire::proto::etcdserverpb::{AlarmType, CompactionRequest},
@@ -83,6 +90,10 @@ pub struct Home<H: Host, M: crate::host::Map> {
     pub replica: Replica<Backend<M>>,
     /// The log's files.
     pub wal: Rc<Wal<H>>,
+    /// The way to the other members.
+    pub exchange: Rc<Exchange>,
+    /// Whether it leads anywhere.
+    pub reaches_peers: bool,
     /// Connections of this core.
     pub desk: Rc<Desk>,
     /// Their watchers.
@@ -91,6 +102,8 @@ pub struct Home<H: Host, M: crate::host::Map> {
     pub store: Sender<StoreRequest<M>>,
     /// From it.
     pub store_events: Receiver<StoreEvent<M>>,
+    /// The directory of snapshots.
+    pub snapshots: Rc<SnapshotFiles<H>>,
     /// `.snap` files, and what of the log they make needless.
     pub snapshotter: Snapshotter<H>,
     /// A compaction that a crash interrupted, to go on with.
@@ -105,14 +118,22 @@ type Timer = Pin<Box<dyn Future<Output = ()>>>;
 type LogWrite = Pin<Box<dyn Future<Output = Result<WriteReport, WalFault>>>>;
 
 /// What the loop remembers from turn to turn.
-struct Progress<M: crate::host::Map> {
-    works: FileWorks<M>,
-    compactor: Compactor,
-    scans: Scans,
+pub(super) struct Progress<M: crate::host::Map> {
+    pub(super) works: FileWorks<M>,
+    pub(super) compactor: Compactor,
+    pub(super) scans: Scans,
+    pub(super) installer: Installer<M>,
+    pub(super) relay: Relay,
+    /// Followers that need a snapshot: raft's messages, which wait for a commit.
+    pub(super) snapshots_wanted: Vec<Message>,
     telemetry: Telemetry,
     auto_compactor: Option<AutoCompactor>,
-    write: Option<LogWrite>,
-    outputs: Outputs,
+    pub(super) write: Option<LogWrite>,
+    /// When the last write of the log began.
+    pub(super) write_began: Option<Monotonic>,
+    /// A leader whose disk is stalled tries to hand over again from this time on.
+    pub(super) next_hand_over: Monotonic,
+    pub(super) outputs: Outputs,
     calls: Vec<Call>,
     intake: Intake,
     /// Since when entries wait for the write in flight to end.
@@ -120,12 +141,19 @@ struct Progress<M: crate::host::Map> {
     next_tick: Monotonic,
     next_lease_tick: Monotonic,
     committed_at: Monotonic,
-    is_stopping: bool,
+    pub(super) stopping: Stopping,
     is_ready: bool,
     /// What the health endpoints know may have changed.
     is_view_stale: bool,
     /// One timer for all that is due; it may fire early, never late.
     timer: Option<(Monotonic, Timer)>,
+}
+
+impl<M: crate::host::Map> Progress<M> {
+    /// What the health endpoints know has changed.
+    pub(super) fn set_view_stale(&mut self) {
+        self.is_view_stale = true;
+    }
 }
 
 /// What woke the loop.
@@ -145,9 +173,14 @@ pub async fn run<H: Host, M: crate::host::Map>(mut home: Home<H, M>) -> Result<H
         works: FileWorks::new(home.desk.counters().clone(), home.options.compaction_pace),
         compactor: Compactor::default(),
         scans: Scans::default(),
+        installer: Installer::default(),
+        relay: Relay::default(),
+        snapshots_wanted: Vec::new(),
         auto_compactor: home.auto_compactor(now),
         telemetry: Telemetry::new(home.desk.counters().clone(), now),
         write: None,
+        write_began: None,
+        next_hand_over: now,
         outputs: Outputs {
             stopwatch: stopwatch(&home),
             ..Outputs::default()
@@ -158,7 +191,7 @@ pub async fn run<H: Host, M: crate::host::Map>(mut home: Home<H, M>) -> Result<H
         next_tick: now + home.options.heartbeat,
         next_lease_tick: now,
         committed_at: now,
-        is_stopping: false,
+        stopping: Stopping::No,
         is_ready: false,
         is_view_stale: true,
         timer: None,
@@ -177,10 +210,13 @@ pub async fn run<H: Host, M: crate::host::Map>(mut home: Home<H, M>) -> Result<H
                 home.replica.persisted(&mut progress.outputs);
             }
         }
+        home.take_news(&mut progress, now)?;
+        home.install(&mut progress)?;
         home.feed_history();
         home.tick(&mut progress, now);
         home.replica.turn(now, &mut progress.outputs)?;
         home.start_write(&mut progress, now);
+        home.send(&mut progress);
         progress
             .telemetry
             .applied(&mut progress.outputs.stopwatch, home.options.slow_apply);
@@ -190,6 +226,7 @@ pub async fn run<H: Host, M: crate::host::Map>(mut home: Home<H, M>) -> Result<H
             &home.desk,
             &mut home.replica,
             progress.works.durable_applied(),
+            home.exchange.snapshots_in_flight() > 0,
         )?;
         progress
             .scans
@@ -199,12 +236,17 @@ pub async fn run<H: Host, M: crate::host::Map>(mut home: Home<H, M>) -> Result<H
         home.tell_view(&mut progress);
         home.commit(&mut progress, now)?;
         home.desk.counters().turn_fine.observe(home.host.now().since(now));
-        progress.is_stopping |= woken.is_stopped;
-        if progress.is_stopping && progress.write.is_none() && !home.replica.state().tree().is_committing() {
+        if woken.is_stopped {
+            home.begin_stop(&mut progress, now);
+        }
+        home.end_hand_over(&mut progress, now);
+        let is_stopping = progress.stopping == Stopping::Yes;
+        if is_stopping && progress.write.is_none() && !home.replica.state().tree().is_committing() {
             while let Some(call) = progress.intake.pop() {
                 home.replica.submit(call, now, &mut progress.outputs);
             }
             home.replica.stop(&mut progress.outputs);
+            progress.outputs.replies.extend(progress.relay.stop());
             home.carry_out(&mut progress, now);
             return Ok(home);
         }
@@ -220,6 +262,7 @@ async fn wait<H: Host, M: crate::host::Map>(home: &mut Home<H, M>, progress: &mu
     let has_work = progress.compactor.has_work()
         || progress.scans.has_work()
         || home.desk.has_calls()
+        || home.exchange.has_news()
         || progress.intake.has_ready(home.under_way())
         || home.replica.has_proposals();
     let wake_at = progress
@@ -247,9 +290,13 @@ async fn wait<H: Host, M: crate::host::Map>(home: &mut Home<H, M>, progress: &mu
             progress.telemetry.store_event(&event);
             progress.works.set_now(home.host.now());
             progress.works.set_wall_time(home.host.wall_time());
-            progress
-                .works
-                .take_event(event, &mut home.replica, &mut progress.outputs)?;
+            match event {
+                StoreEvent::Examined(examined) => progress.installer.examined = Some(examined),
+                StoreEvent::Installed(report) => progress.installer.installed = Some(report),
+                event => progress
+                    .works
+                    .take_event(event, &mut home.replica, &mut progress.outputs)?,
+            }
             is_woken = true;
         }
         if let Some((_, timer)) = &mut progress.timer
@@ -285,27 +332,35 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
     /// The first turn: what the log has committed is applied again, and a lone member elects itself.
     fn begin(&mut self, progress: &mut Progress<M>, now: Monotonic) -> Result<(), Fault> {
         self.replica.turn(now, &mut progress.outputs)?;
-        if !self.replica.consensus().is_alone() {
+        let is_alone = self.replica.consensus().is_alone();
+        if !is_alone && !self.reaches_peers {
             return Err(Fault::OtherVoters);
         }
-        if let Some(revision) = self.resume_compaction.take()
-            && let Ok(compaction) = self.replica.state_mut().store_and_tree().0.compact(revision, false)
-        {
-            self.watches.compacted(compaction.revision());
-            progress.compactor.schedule(Some(compaction), None);
+        self.tell_peers();
+        self.resume_compaction(progress);
+        if is_alone {
+            self.replica.campaign();
         }
-        self.replica.campaign();
         self.replica.turn(now, &mut progress.outputs)?;
         self.start_write(progress, now);
         self.carry_out(progress, now);
         Ok(())
     }
 
+    /// Goes on with a compaction that was interrupted.
+    pub(super) fn resume_compaction(&mut self, progress: &mut Progress<M>) {
+        if let Some(revision) = self.resume_compaction.take()
+            && let Ok(compaction) = self.replica.state_mut().store_and_tree().0.compact(revision, false)
+        {
+            self.watches.compacted(compaction.revision());
+            progress.compactor.schedule(Some(compaction), None);
+        }
+    }
+
     fn tell_ready(&mut self, progress: &mut Progress<M>) {
-        // A restarted member is known by its name before it has applied all of its log: what of it is committed shows
-        // only in its own term. Until then reads of its own state would be older than what it has acknowledged.
-        let is_current = self.replica.consensus().has_committed_in_term();
-        if !progress.is_ready && is_current && leases::is_published(&self.replica, &self.identity) {
+        // A restarted member may be known by its name already. What it says of itself in this life is applied when all
+        // that was committed before is: until then reads of its own state would be older than what it has acknowledged.
+        if !progress.is_ready && self.replica.publication() == Publication::Done {
             progress.is_ready = true;
             tracing::info!(
                 "local-member-id" = format!("{:x}", self.identity.member_id),
@@ -378,6 +433,8 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
             progress.next_tick = now + self.options.heartbeat;
             self.replica.tick(now, &mut progress.outputs);
             progress.is_view_stale = true;
+            self.publish(now);
+            self.leave_stalled_disk(progress, now);
             progress.telemetry.tick(self.replica.consensus().leader(), now);
             self.desk.wake_due(now);
             self.watches.tick(now);
@@ -441,6 +498,7 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
         let wal = self.wal.clone();
         if let Some(batch) = self.replica.seal_log(|len| wal.buffer(len)) {
             progress.write = Some(Box::pin(async move { wal.write(batch).await }));
+            progress.write_began = Some(now);
             let waited = progress
                 .gathering_since
                 .take()
@@ -453,10 +511,12 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
     }
 
     fn carry_out(&mut self, progress: &mut Progress<M>, now: Monotonic) {
+        self.send(progress);
         let outputs = &mut progress.outputs;
-        for message in outputs.messages.drain(..) {
-            // A lone member has nobody to send to; a member of a larger cluster does not get past its start.
-            tracing::warn!(?message, "message for a peer dropped");
+        if outputs.role_changed {
+            leases::follow_role(&mut self.replica);
+            let term = self.replica.consensus().term();
+            self.replica.state_mut().set_raft_term(term);
         }
         progress.is_view_stale |= outputs.role_changed || !outputs.effects.is_empty();
         outputs.role_changed = false;
@@ -467,15 +527,18 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
         for call in reads.drain(..) {
             self.answer(call, progress, now);
         }
+        progress.outputs.reads = reads;
+        self.pass_on(progress, now);
         let outputs = &mut progress.outputs;
-        outputs.reads = reads;
         // Who has an answer finds that the watchers were told.
         if !outputs.commits.is_empty() {
             self.watches.publish(&outputs.commits);
             outputs.commits.clear();
         }
         for (ticket, reply) in outputs.replies.drain(..) {
-            self.desk.reply(ticket, reply);
+            if let Some((ticket, reply)) = progress.relay.answer(ticket, reply) {
+                self.desk.reply(ticket, reply);
+            }
         }
     }
 
@@ -534,7 +597,10 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
                 compactor.schedule(Some(*compaction), requested.held);
             }
             Effect::AwaitCompaction { .. } => compactor.schedule(None, requested.held),
-            Effect::MembersChanged => tracing::info!("membership changed"),
+            Effect::MembersChanged => {
+                tracing::info!("membership changed");
+                self.tell_peers();
+            }
             Effect::ClusterVersionChanged => tracing::info!("set cluster version"),
             Effect::RemovedSelf => {
                 tracing::error!("permanently removed from the cluster");
@@ -546,7 +612,7 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
     /// When the open batch has to go to the store at the latest.
     fn commit_due(&self, progress: &Progress<M>) -> Monotonic {
         let backend = self.replica.state().tree();
-        if backend.is_committing() || backend.operations() == 0 {
+        if backend.is_committing() || backend.operations() == 0 || progress.installer.is_replacing() {
             return Monotonic(u64::MAX);
         }
         progress.committed_at + self.options.commit_interval
@@ -562,8 +628,10 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
             || is_full
             || progress.works.wants_commit()
             || self.snapshotter.wants_commit()
-            || progress.is_stopping;
-        if is_wanted && !backend.is_committing() && self.store.room() > 0 {
+            || !progress.snapshots_wanted.is_empty()
+            || progress.stopping == Stopping::Yes;
+        let is_possible = !backend.is_committing() && !progress.installer.is_replacing() && self.store.room() > 0;
+        if is_wanted && is_possible {
             progress.committed_at = now;
             progress.works.sealed(self.replica.state().applied().index);
             let meta = self.replica.state_mut().seal();
@@ -572,6 +640,7 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
             } else {
                 progress.works.nothing_sealed();
             }
+            self.send_snapshots(progress);
             progress.works.send(&mut self.store)?;
         }
         Ok(())

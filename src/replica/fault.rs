@@ -32,8 +32,10 @@ pub enum Fault {
     },
     /// The content of the newest `.snap` file.
     SnapshotData(StoreFault),
-    /// The log names other voters.
+    /// The log names other members, and there is no way to them.
     OtherVoters,
+    /// A new cluster's members do not include this one, or not under the id that its log was begun with.
+    NotAFounder,
     /// A file beside the log and the tree.
     File(io::Error),
 }
@@ -61,6 +63,9 @@ impl fmt::Display for Fault {
                     f,
                     "the data directory is of a member of a larger cluster, which is not supported yet"
                 )
+            }
+            Fault::NotAFounder => {
+                write!(f, "--initial-cluster does not name this member as its log does")
             }
             Fault::File(error) => write!(f, "{error}"),
         }

@@ -9,13 +9,13 @@ use prost::Message;
 
 use super::{
     Fault,
-    cycle::Replica,
+    cycle::{Replica, refusal},
     jobs::{CompactionJob, CompactionOutcome, CompactionPace, HashKvJob},
     outputs::Outputs,
 };
 use crate::{
     backend::{Backend, JobId, JobResult, SnapshotPart, StoreEvent, StoreRequest},
-    base::{LogIndex, Monotonic, WallTime},
+    base::{LogIndex, Monotonic, Reject, WallTime},
     host::{Map, Sender},
     mvcc::{KeyValueHash, KvHasher, PhysicalCompaction},
     ops::Counters,
@@ -155,6 +155,25 @@ impl<M: Map> FileWorks<M> {
         });
     }
 
+    /// Gives everything up: the store has changed databases, and the new one holds `applied`. Streams of snapshots that
+    /// were not begun wait for it.
+    pub fn abandon(&mut self, applied: LogIndex, outputs: &mut Outputs) {
+        self.waiting
+            .retain(|request| matches!(request, StoreRequest::Snapshot(_)));
+        // In the order in which they were asked for: that of the table would be another each time.
+        let mut given_up: Vec<_> = self.running.drain().collect();
+        given_up.sort_unstable_by_key(|(id, _)| *id);
+        for (_, (running, _)) in given_up {
+            match running {
+                Running::Hash(ticket) | Running::HashKv(ticket, _) | Running::Defragment(ticket) => {
+                    outputs.replies.push((ticket, refusal(ticket, Reject::Timeout)));
+                }
+                Running::Compact(held) => outputs.replies.extend(held),
+            }
+        }
+        (self.sealed_applied, self.durable_applied) = (applied, applied);
+    }
+
     /// Whether requests wait for a commit to go behind.
     pub fn wants_commit(&self) -> bool {
         !self.waiting.is_empty()
@@ -221,6 +240,7 @@ impl<M: Map> FileWorks<M> {
                 tracing::error!(error = %fault, "failed to defragment");
                 self.finish(id, Err(internal(&fault)), outputs);
             }
+            StoreEvent::Examined(_) | StoreEvent::Installed(_) => unreachable!("the installer's"),
             StoreEvent::JobFailed(_, fault) => return Err(Fault::Page(fault)),
             StoreEvent::Failed(fault) => return Err(Fault::Store(fault)),
         }

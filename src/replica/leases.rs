@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use super::{cycle::Replica, outputs::Outputs};
+use super::{
+    cycle::{Publication, Replica},
+    outputs::Outputs,
+};
 use crate::{
     apply::Tree,
     base::{
@@ -35,19 +38,14 @@ pub struct Identity {
 
 /// A term's first entry is applied: nothing of an earlier one is outstanding.
 pub fn begin_term<T: Tree>(replica: &mut Replica<T>, identity: &Identity, now: Monotonic) {
-    if !replica.consensus().is_leader() {
+    // An entry of an earlier term may be meant, which this leader has only just committed: its own is to come.
+    if !replica.consensus().has_committed_in_term() {
         return;
     }
     replica.state_mut().lessor_mut().promote(identity.election_timeout, now);
-    let attributes = Attributes {
-        name: identity.name.clone(),
-        client_urls: identity.client_urls.clone(),
-    };
-    let publish = ClusterMemberAttrSetRequest {
-        member_id: identity.member_id.0,
-        member_attributes: Some(attributes),
-    };
-    replica.propose_own(&Write::ClusterMemberAttrSet(publish), now);
+    if replica.publication() == Publication::Due {
+        publish(replica, identity, now);
+    }
     if replica.state().members().version().is_none() {
         let version = ClusterVersionSetRequest {
             ver: identity.cluster_version.clone(),
@@ -56,19 +54,31 @@ pub fn begin_term<T: Tree>(replica: &mut Replica<T>, identity: &Identity, now: M
     }
 }
 
-/// Whether the cluster knows this member by what it tells of itself.
-pub fn is_published<T: Tree>(replica: &Replica<T>, identity: &Identity) -> bool {
-    let member = replica.state().members().member(identity.member_id);
-    member.is_some_and(|member| member.name == identity.name && member.client_urls == identity.client_urls)
+/// Tells the cluster this member's name and where clients reach it.
+pub fn publish<T: Tree>(replica: &mut Replica<T>, identity: &Identity, now: Monotonic) {
+    let attributes = Attributes {
+        name: identity.name.clone(),
+        client_urls: identity.client_urls.clone(),
+    };
+    let request = ClusterMemberAttrSetRequest {
+        member_id: identity.member_id.0,
+        member_attributes: Some(attributes),
+    };
+    replica.publish(&Write::ClusterMemberAttrSet(request), now);
+}
+
+/// A member that leads no longer does not know when leases end.
+pub fn follow_role<T: Tree>(replica: &mut Replica<T>) {
+    if !replica.consensus().is_leader() && replica.state().lessor().is_primary() {
+        replica.state_mut().lessor_mut().demote();
+    }
 }
 
 /// The leader's look at the leases, every [`crate::lease::EXPIRY_TICK`]. Returns how many have ended.
 pub fn tick<T: Tree>(replica: &mut Replica<T>, now: Monotonic, outputs: &mut Outputs) -> usize {
     replica.retry_renewals(outputs);
-    if !replica.consensus().is_leader() {
-        if replica.state().lessor().is_primary() {
-            replica.state_mut().lessor_mut().demote();
-        }
+    follow_role(replica);
+    if !replica.state().lessor().is_primary() {
         return 0;
     }
     let lessor = replica.state_mut().lessor_mut();

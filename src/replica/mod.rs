@@ -1,8 +1,10 @@
 //! The loop that turns requests into log entries and log entries into answers, and the order of its effects.
 //!
 //! [`cycle`] is the core: what may start when. [`drive`] carries it out on the home core; [`boot`] brings a member from
-//! its data directory to its first turn. The rest is what takes longer than a turn: [`scans`] over the index,
-//! [`file_work`] on the tree's file, the [`compactor`], the [`snapshotter`].
+//! its data directory to its first turn; [`founding`] begins a cluster. [`peers`] is what the loop has to do with other
+//! members, [`relay`] what is asked of the leader, [`install`] how its snapshot is taken over. The rest is what takes
+//! longer than a turn: [`scans`] over the index, [`file_work`] on the tree's file, the [`compactor`], the
+//! [`snapshotter`].
 
 pub mod answer;
 pub mod auto_compaction;
@@ -12,12 +14,17 @@ pub mod cycle;
 pub mod drive;
 mod fault;
 pub mod file_work;
+pub mod founding;
+pub mod install;
 pub mod intake;
 pub mod jobs;
 pub mod leases;
 pub mod outputs;
+pub(crate) mod peers;
+pub mod proposals;
 pub mod questions;
 pub mod reads;
+pub mod relay;
 pub mod scans;
 pub mod snapshotter;
 pub mod telemetry;

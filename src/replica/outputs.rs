@@ -23,6 +23,8 @@ pub struct Outputs {
     pub replies: Vec<(Ticket, Reply)>,
     /// Reads that may be answered now from the store as it is.
     pub reads: Vec<Call>,
+    /// Calls that only the leader can answer.
+    pub for_leader: Vec<Call>,
     /// What entries ask for besides.
     pub effects: Vec<Requested>,
     /// How long entries took to be applied.
@@ -114,6 +116,7 @@ impl Outputs {
             && self.commits.is_empty()
             && self.replies.is_empty()
             && self.reads.is_empty()
+            && self.for_leader.is_empty()
             && self.effects.is_empty()
             && !self.role_changed
     }

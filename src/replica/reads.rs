@@ -74,6 +74,14 @@ impl<T> ReadQueue<T> {
         Some(self.context)
     }
 
+    /// The question may have gone to a leader that leads no more: the next [`ReadQueue::ask`] asks anew.
+    pub fn ask_again(&mut self) {
+        if let Some(mut asked) = self.asked.take() {
+            asked.reads.append(&mut self.waiting);
+            self.waiting = asked.reads;
+        }
+    }
+
     /// raft confirms the question of this context: its reads may see the store as of `index` or later. Answers to
     /// questions that were given up are ignored; `false` then.
     pub fn confirm(&mut self, context: u64, index: LogIndex) -> bool {

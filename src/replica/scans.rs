@@ -5,9 +5,14 @@ use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 
-use super::{cycle::Replica, file_work::FileWorks, outputs::Outputs};
+use super::{
+    cycle::{Replica, refusal},
+    file_work::FileWorks,
+    outputs::Outputs,
+};
 use crate::{
     backend::Backend,
+    base::Reject,
     host::Map,
     mvcc::{HashJob, RangeEncoder, RangeScan},
     propose::{Reply, Ticket},
@@ -88,6 +93,15 @@ impl Scans {
             pinned_revision,
             stage: Stage::Hash(job, current_revision),
         });
+    }
+
+    /// Gives all walks up: the store that they walk over is replaced.
+    pub fn abandon(&mut self, outputs: &mut Outputs) {
+        for scan in self.turns.drain(..) {
+            outputs
+                .replies
+                .push((scan.ticket, refusal(scan.ticket, Reject::Timeout)));
+        }
     }
 
     /// Walks under way for one connection.

@@ -58,21 +58,21 @@ enum Stage {
         outcome: Rc<RefCell<Option<Result<(), Fault>>>>,
     },
     /// The log has gathered its record, which the next write makes durable.
-    Recording(LogIndex),
+    Recording(Box<WalSnapshot>),
 }
 
 impl<H: Host> Snapshotter<H> {
     /// Goes on behind the snapshot at `last_index`.
     pub fn new(
         options: SnapshotOptions,
-        files: SnapshotFiles<H>,
+        files: Rc<SnapshotFiles<H>>,
         wal: Rc<Wal<H>>,
         last_index: LogIndex,
         now: Monotonic,
     ) -> Snapshotter<H> {
         Snapshotter {
             options,
-            files: Rc::new(files),
+            files,
             wal,
             last_index,
             stage: Stage::Idle,
@@ -86,13 +86,29 @@ impl<H: Host> Snapshotter<H> {
         matches!(self.stage, Stage::Committing(_))
     }
 
-    /// Does what can be done now. `durable_applied` is the applied index that the tree's file holds.
+    /// A leader's snapshot at this index was installed.
+    pub fn restored(&mut self, index: LogIndex) {
+        self.last_index = index;
+        self.wal.release_to(index);
+    }
+
+    /// Makes way for a leader's snapshot: what has not been begun is given up. `false` while something still goes on.
+    pub fn rest(&mut self) -> bool {
+        if let Stage::Committing(_) = self.stage {
+            self.stage = Stage::Idle;
+        }
+        matches!(self.stage, Stage::Idle)
+    }
+
+    /// Does what can be done now. `durable_applied` is the applied index that the tree's file holds. While the log is
+    /// wanted (a follower that installs a snapshot will ask for what comes behind it), none of it is dropped.
     pub fn step<M: Map>(
         &mut self,
         host: &H,
         desk: &Rc<Desk>,
         replica: &mut Replica<Backend<M>>,
         durable_applied: LogIndex,
+        is_log_wanted: bool,
     ) -> Result<(), Fault> {
         match std::mem::replace(&mut self.stage, Stage::Idle) {
             Stage::Idle => self.begin_if_due(replica),
@@ -108,19 +124,20 @@ impl<H: Host> Snapshotter<H> {
                         result?;
                         tracing::info!("snapshot-index" = snapshot.index.0, "saved snapshot to disk");
                         replica.log_snapshot(&snapshot);
-                        self.stage = Stage::Recording(snapshot.index);
+                        self.stage = Stage::Recording(snapshot);
                     }
                 }
             }
-            Stage::Recording(index) if replica.log_has_unsynced() => self.stage = Stage::Recording(index),
-            Stage::Recording(index) => self.release(replica, index),
+            Stage::Recording(snapshot) if replica.log_has_unsynced() => self.stage = Stage::Recording(snapshot),
+            Stage::Recording(snapshot) => self.release(replica, *snapshot, is_log_wanted),
         }
         self.purge_if_due(host, desk)
     }
 
     fn begin_if_due<M: Map>(&mut self, replica: &Replica<Backend<M>>) {
         let applied = replica.state().applied();
-        if applied.index.0 <= self.last_index.0 + self.options.entries {
+        let is_due = applied.index.0 > self.last_index.0 + self.options.entries;
+        if !is_due || replica.is_installing() {
             return;
         }
         tracing::info!(
@@ -129,17 +146,7 @@ impl<H: Host> Snapshotter<H> {
             "local-member-snapshot-count" = self.options.entries,
             "triggering snapshot"
         );
-        let metadata = SnapshotMetadata {
-            conf_state: Some(replica.consensus().conf_state()).into(),
-            index: applied.index.0,
-            term: applied.term.0,
-            ..SnapshotMetadata::default()
-        };
-        let snapshot = Snapshot {
-            data: v2store::encode(&store_image(replica)).into(),
-            metadata: Some(metadata).into(),
-            ..Snapshot::default()
-        };
+        let snapshot = snapshot_of(replica);
         self.last_index = applied.index;
         self.stage = Stage::Committing(Box::new(snapshot));
     }
@@ -171,8 +178,19 @@ impl<H: Host> Snapshotter<H> {
         };
     }
 
-    fn release<M: Map>(&mut self, replica: &mut Replica<Backend<M>>, index: LogIndex) {
+    fn release<M: Map>(&mut self, replica: &mut Replica<Backend<M>>, snapshot: WalSnapshot, is_log_wanted: bool) {
+        let index = snapshot.index;
         self.wal.release_to(index);
+        replica.consensus_mut().snapshot_taken(SnapshotMetadata {
+            conf_state: snapshot.conf_state.into(),
+            index: index.0,
+            term: snapshot.term.0,
+            ..SnapshotMetadata::default()
+        });
+        if is_log_wanted {
+            tracing::info!("skip compaction since there is an inflight snapshot");
+            return;
+        }
         let compact_to = LogIndex(index.0.saturating_sub(self.options.catchup_entries));
         if compact_to.0 > 0 {
             replica.consensus_mut().discard_to(compact_to);
@@ -196,10 +214,11 @@ impl<H: Host> Snapshotter<H> {
             self.is_purging.clone(),
             self.options,
         );
-        let service = service.clone();
+        let (service, last_index) = (service.clone(), self.last_index);
         host.spawn(async move {
             let result = async {
                 wal.purge(options.wals_max).await?;
+                files.release_databases(last_index).await?;
                 files.purge(options.snapshots_max).await?;
                 Ok::<(), Fault>(())
             };
@@ -207,6 +226,22 @@ impl<H: Host> Snapshotter<H> {
             service.replica_notify().notify();
         });
         Ok(())
+    }
+}
+
+/// The snapshot of what is applied now.
+pub fn snapshot_of<M: Map>(replica: &Replica<Backend<M>>) -> Snapshot {
+    let applied = replica.state().applied();
+    let metadata = SnapshotMetadata {
+        conf_state: Some(replica.consensus().conf_state()).into(),
+        index: applied.index.0,
+        term: applied.term.0,
+        ..SnapshotMetadata::default()
+    };
+    Snapshot {
+        data: v2store::encode(&store_image(replica)).into(),
+        metadata: Some(metadata).into(),
+        ..Snapshot::default()
     }
 }
 

@@ -103,6 +103,12 @@ impl Watches {
         self.wake_ready();
     }
 
+    /// The store was replaced by a snapshot's, at these revisions.
+    pub fn restored(&self, revision: i64, compact_revision: i64) {
+        self.hub.borrow_mut().restored(revision, compact_revision);
+        self.wake_ready();
+    }
+
     /// What the headers of responses say from now on.
     pub fn set_identity(&self, identity: ResponseIdentity) {
         self.hub.borrow_mut().set_identity(identity);

@@ -25,14 +25,17 @@ use crate::{
     host::{Host, Map, Net, Notify, Receiver, Sender},
     lease::{LessorConfig, ttl_floor_seconds},
     ops::process::ProcessFacts,
+    peer::{Exchange, Transport},
     raft::Timing,
     replica::{
         Fault,
         answer::Facts,
         auto_compaction::Retention,
-        boot::{self, BootOptions, NewCluster},
+        boot::{self, BootOptions},
         cycle::{Replica, ReplicaOptions},
         drive::{Home, LoopOptions, MapOf, run as run_home},
+        founding::NewCluster,
+        install,
         jobs::CompactionPace,
         leases::Identity,
         snapshotter::{SnapshotOptions, Snapshotter},
@@ -84,11 +87,18 @@ pub struct Channels<M: Map> {
 pub async fn store<H: Host>(
     host: H,
     options: StoreOptions,
+    wal_directory: PathBuf,
     requests: Receiver<StoreRequest<MapOf<H>>>,
     events: Sender<StoreEvent<MapOf<H>>>,
     mut opened: Sender<Opened<MapOf<H>>>,
 ) {
     let path = options.path.clone();
+    let snap_directory = path.parent().unwrap_or(&path);
+    if let Err(fault) = install::finish_interrupted(&host, &wal_directory, snap_directory).await {
+        // If home is gone there is nobody to tell.
+        let _told = opened.send(Err(fault.to_string())).await;
+        return;
+    }
     match Store::open(host, options).await {
         Ok((store, report)) => {
             if opened.send(Ok(report)).await.is_ok() {
@@ -102,17 +112,18 @@ pub async fn store<H: Host>(
     }
 }
 
-/// The home core, until it is told to stop.
+/// The home core, until it is told to stop. `transport` is the way to other members.
 ///
 /// # Errors
 /// A sentence for the operator: what is in the way, and where.
-pub async fn home<H: Host, M: Map>(
+pub async fn home<H: Host, M: Map, T: Transport<H>>(
     host: H,
     stop: Stop,
     config: Arc<Config>,
     paths: Paths,
     mut channels: Channels<M>,
     clients_max: usize,
+    transport: T,
 ) -> Result<(), String> {
     let has_http_ports = !config.listen_client_http_urls.is_empty();
     let client_port = if has_http_ports { Port::Grpc } else { Port::Clients };
@@ -132,6 +143,13 @@ pub async fn home<H: Host, M: Map>(
         .map_err(|fault| fault.to_string())?;
 
     let desk = Rc::new(Desk::new());
+    let exchange = Rc::new(Exchange::new(
+        booted.member_id,
+        booted.cluster_id,
+        desk.replica_notify().clone(),
+    ));
+    let snapshots = Rc::new(booted.snapshots);
+    transport.start(&host, exchange.clone(), snapshots.clone());
     let pump = Rc::new(Pump::default());
     host.spawn(pump.clone().run());
     let watches = watches(&host, &config, &booted.replica, &desk);
@@ -144,7 +162,7 @@ pub async fn home<H: Host, M: Map>(
     };
     let snapshotter = Snapshotter::new(
         snapshot_options,
-        booted.snapshots,
+        snapshots.clone(),
         wal.clone(),
         booted.snapshot_index,
         host.now(),
@@ -188,10 +206,13 @@ pub async fn home<H: Host, M: Map>(
         replica: booted.replica,
         resume_compaction: booted.resume_compaction,
         wal: wal.clone(),
+        exchange,
+        reaches_peers: T::REACHES_PEERS,
         desk,
         watches,
         store: channels.requests,
         store_events: channels.events,
+        snapshots,
         snapshotter,
         ready,
         stop: stop_notify,
@@ -315,11 +336,8 @@ fn boot_options(config: &Config, paths: &Paths) -> BootOptions {
         },
         cluster: NewCluster {
             token: config.initial_cluster_token.clone(),
-            peer_urls: config
-                .initial_advertise_peer_urls
-                .iter()
-                .map(|url| url.as_str().to_owned())
-                .collect(),
+            name: config.name.clone(),
+            members: founders(config),
         },
         timing: Timing {
             election_ticks,
@@ -329,6 +347,7 @@ fn boot_options(config: &Config, paths: &Paths) -> BootOptions {
         replica: ReplicaOptions {
             request_timeout: Duration::from_secs(5) + 2 * config.election_timeout,
             request_bytes_max: config.request_bytes_max as usize,
+            election_timeout: config.election_timeout,
         },
         lease: LessorConfig {
             ttl_floor_seconds: ttl_floor_seconds(election_ticks, config.heartbeat_interval),
@@ -339,6 +358,13 @@ fn boot_options(config: &Config, paths: &Paths) -> BootOptions {
         quota_bytes: config.quota_backend_bytes.or_else(|| quota::quota_bytes(-1)),
         learners_max: config.learners_max as usize,
     }
+}
+
+/// Names and peer URLs of a new cluster's members.
+fn founders(config: &Config) -> Vec<(String, Vec<String>)> {
+    let texts = |urls: &[Url]| urls.iter().map(|url| url.as_str().to_owned()).collect();
+    let founders = config.initial_cluster.iter();
+    founders.map(|(name, urls)| (name.clone(), texts(urls))).collect()
 }
 
 type Listeners<H> = Vec<(<<H as Host>::Net as Net>::Listener, Port, String)>;

@@ -46,6 +46,14 @@ impl<H: Host> SnapshotFiles<H> {
         }
     }
 
+    pub(super) fn host(&self) -> &H {
+        &self.host
+    }
+
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// Saves a snapshot durably; one at a time. The caller then records it in the log.
     pub async fn save(&self, snapshot: &Snapshot) -> io::Result<SaveReport> {
         assert!(snapshot.get_metadata().index > 0, "an empty snapshot is not saved");
@@ -139,6 +147,11 @@ impl<H: Host> SnapshotFiles<H> {
             name.starts_with("db.tmp") || name == UNFINISHED_NAME || is_received
         });
         self.remove("found orphaned file; deleting", names).await
+    }
+
+    /// Whether there is a database that another member sent.
+    pub async fn has_databases(&self) -> io::Result<bool> {
+        Ok(!self.list(".snap.db").await?.is_empty())
     }
 
     /// Where a database received with the snapshot at `index` is kept.

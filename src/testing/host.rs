@@ -52,6 +52,10 @@ impl SimHost {
         self.machine
     }
 
+    pub(super) fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
     /// Whether this life of the machine goes on.
     pub fn is_alive(&self) -> bool {
         self.world.is_alive(self.machine, self.incarnation)

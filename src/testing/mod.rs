@@ -27,6 +27,7 @@ mod faults;
 pub mod fuzz;
 mod host;
 pub mod linear;
+mod link;
 mod memory;
 mod net;
 mod random;
@@ -47,6 +48,7 @@ use std::{
 pub use disk::{SimBuffer, SimDisk, SimFile};
 pub use faults::{Clock, DiskFaults, Faults, NetFaults, Timing, Unsynced};
 pub use host::SimHost;
+pub use link::{LinkFaults, Links};
 pub use memory::{Region, SimMap};
 pub use net::{SimListener, SimNet, SimStream};
 pub use random::Random;

@@ -106,6 +106,11 @@ impl Network {
 }
 
 impl World {
+    /// Whether the way from one machine to another is cut.
+    pub(super) fn is_cut(&self, from: MachineId, to: MachineId) -> bool {
+        self.network.borrow().is_cut(from, to)
+    }
+
     /// Cuts or mends the way from one machine to another.
     pub(super) fn set_cut(&self, from: MachineId, to: MachineId, is_cut: bool) {
         let mut network = self.network.borrow_mut();

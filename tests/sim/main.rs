@@ -2,11 +2,13 @@
 //! crashes at any moment, and checkers that know what etcd promises.
 //!
 //! `cargo test --test sim -- SEED…` plays these seeds again; without seeds some dozens are played, with `RINGD_SLOW=1` many
-//! more. `RINGD_SIM_LOG=info` shows the server's log while seeds are replayed, `RINGD_SIM_TRACE=FILE` writes down all that
-//! happened. `RINGD_SIM_FROM` and `RINGD_SIM_SEEDS` say which and how many.
+//! more; `-- cluster SEED…` plays seeds of a cluster. `RINGD_SIM_LOG=info` shows the server's log while seeds are
+//! replayed, `RINGD_SIM_TRACE=FILE` writes down all that happened. `RINGD_SIM_FROM` and `RINGD_SIM_SEEDS` say which and how
+//! many, `RINGD_SIM_SCENES` of what (`single`, `cluster`).
 
 mod check;
 mod client;
+mod cluster;
 mod history;
 mod linear;
 mod model;
@@ -14,6 +16,7 @@ mod planted;
 mod rot;
 mod scene;
 mod server;
+mod transport;
 mod watcher;
 mod workload;
 
@@ -33,14 +36,26 @@ fn main() -> ExitCode {
         .collect();
     let seeds: Vec<u64> = arguments.iter().filter_map(|argument| argument.parse().ok()).collect();
     if !seeds.is_empty() {
-        return replay(&seeds);
+        let is_cluster = arguments.first().is_some_and(|scene| scene == "cluster");
+        return replay(if is_cluster { cluster::play } else { play }, &seeds);
     }
     // A filter that cargo passes to every test binary.
     if arguments.iter().any(|filter| !"sim".contains(filter.as_str())) {
         return ExitCode::SUCCESS;
     }
-    run()
+    let scenes = env::var("RINGD_SIM_SCENES").unwrap_or_else(|_| "single cluster".to_owned());
+    let mut is_sound = true;
+    if scenes.contains("single") {
+        is_sound &= run("single", play) & planted::find(|seed| attempt(play, seed, true).fault);
+    }
+    if scenes.contains("cluster") {
+        is_sound &= run("cluster", cluster::play);
+    }
+    if is_sound { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
+
+/// Plays a seed of a scene.
+type Play = fn(u64, bool) -> Report;
 
 fn number(name: &str) -> Option<u64> {
     env::var(name).ok().and_then(|value| value.parse().ok())
@@ -50,8 +65,8 @@ fn is_slow() -> bool {
     env::var("RINGD_SLOW").is_ok_and(|value| value == "1")
 }
 
-/// Plays a seed; a panic is a finding.
-fn attempt(seed: u64, is_small: bool) -> Report {
+/// Plays a seed of a scene; a panic is a finding.
+fn attempt(play: Play, seed: u64, is_small: bool) -> Report {
     match catch_unwind(AssertUnwindSafe(|| play(seed, is_small))) {
         Ok(report) => report,
         Err(panic) => {
@@ -70,14 +85,14 @@ fn attempt(seed: u64, is_small: bool) -> Report {
     }
 }
 
-fn replay(seeds: &[u64]) -> ExitCode {
+fn replay(play: Play, seeds: &[u64]) -> ExitCode {
     if let Ok(level) = env::var("RINGD_SIM_LOG") {
         tracing_subscriber::fmt().with_env_filter(level).without_time().init();
     }
     planted::plant_one();
     let mut outcome = ExitCode::SUCCESS;
     for &seed in seeds {
-        let report = attempt(seed, !is_slow());
+        let report = attempt(play, seed, !is_slow());
         println!(
             "seed {seed}: trace {:016x}, {} lives, {:.3} s simulated, {:?}",
             report.trace,
@@ -93,14 +108,15 @@ fn replay(seeds: &[u64]) -> ExitCode {
     outcome
 }
 
-fn run() -> ExitCode {
+/// Plays many seeds of a scene; whether nothing is wrong.
+fn run(scene: &str, play: Play) -> bool {
     let first = number("RINGD_SIM_FROM").unwrap_or(1);
     let count = number("RINGD_SIM_SEEDS").unwrap_or(if is_slow() { 2000 } else { 24 });
     let started = Instant::now();
     let (mut failed, mut nanos, mut revisions, mut unknown, mut events) = (Vec::new(), 0, 0, 0, 0);
     for seed in first..first + count {
-        let report = attempt(seed, !is_slow());
-        if seed % 8 == 0 && attempt(seed, !is_slow()).trace != report.trace {
+        let report = attempt(play, seed, !is_slow());
+        if seed % 8 == 0 && attempt(play, seed, !is_slow()).trace != report.trace {
             println!("seed {seed}: a second run went another way");
             failed.push(seed);
         }
@@ -114,15 +130,10 @@ fn run() -> ExitCode {
         }
     }
     println!(
-        "{count} seeds from {first}: {} failed {failed:?}; {:.0} s simulated in {:.1} s, {revisions} revisions, {unknown} unknown, {events} events told",
+        "{scene}: {count} seeds from {first}: {} failed {failed:?}; {:.0} s simulated in {:.1} s, {revisions} revisions, {unknown} unknown, {events} events told",
         failed.len(),
         nanos as f64 / 1e9,
         started.elapsed().as_secs_f64()
     );
-    let is_found = planted::find(|seed| attempt(seed, true).fault);
-    if failed.is_empty() && is_found {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    failed.is_empty()
 }

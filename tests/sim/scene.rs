@@ -131,7 +131,8 @@ pub fn play(seed: u64, is_small: bool) -> Report {
     }
 }
 
-fn timing(random: &mut Random) -> Timing {
+/// How long things take.
+pub fn timing(random: &mut Random) -> Timing {
     let slow = [1, 1, 1, 10, 50][random.index(5)];
     let far = [1, 1, 10][random.index(3)];
     let plain = Timing::default();
@@ -147,7 +148,8 @@ fn timing(random: &mut Random) -> Timing {
     }
 }
 
-fn plan(random: &mut Random) -> Plan {
+/// What clients are to do.
+pub fn plan(random: &mut Random) -> Plan {
     Plan {
         keys: 2 + random.below(40),
         pause: Duration::from_millis([1, 5, 20, 60][random.index(4)]),
@@ -204,6 +206,7 @@ impl Scene {
             self.recorder.clone(),
             self.plan.clone(),
             self.everything.clone(),
+            vec![Server::address()],
         ));
         for number in 0..self.random.below(4) {
             let reached = Rc::new(RefCell::new(Vec::new()));
@@ -214,6 +217,7 @@ impl Scene {
                 self.plan.clone(),
                 self.sim.random(200 + number),
                 reached,
+                vec![Server::address()],
             ));
         }
     }

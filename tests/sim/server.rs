@@ -12,9 +12,10 @@ use std::{
 use ringd::{
     backend::{StoreEvent, StoreOptions, StoreRequest},
     cli,
-    config::{Config, Loaded, load},
+    config::{Config, Loaded, load, parse_initial_cluster},
     host::{Disk, Host, Notify, mailbox},
     ops::process::ProcessFacts,
+    peer::{Alone, Transport},
     replica::drive::MapOf,
     server::{self, Channels, Opened, Paths, STORE_MAILBOX, Stop},
     testing::{Random, SimHost},
@@ -66,11 +67,42 @@ impl ServerOptions {
     }
 
     fn config(&self) -> Config {
-        match load(&self.flags, &[], &|_| Err(std::io::ErrorKind::NotFound.into())) {
+        self.config_of(&self.flags)
+    }
+
+    /// The configuration of one of several members, `place` of `count`, each on the machine of its place.
+    pub fn config_of_member(&self, place: usize, count: usize) -> Config {
+        let name = |place| format!("m{place}");
+        let peer_url = |place| format!("http://10.0.0.{}:2380", place + 1);
+        let mut flags = self.flags.clone();
+        flags.retain(|flag| !flag.contains("-client-urls"));
+        flags.extend([
+            format!("--name={}", name(place)),
+            format!("--listen-client-urls=http://{}", member_address(place)),
+            format!("--advertise-client-urls=http://{}", member_address(place)),
+            format!("--initial-advertise-peer-urls={}", peer_url(place)),
+            format!("--initial-cluster={}={}", name(place), peer_url(place)),
+        ]);
+        let mut config = self.config_of(&flags);
+        // The command line does not take more than one member yet.
+        let members: Vec<String> = (0..count)
+            .map(|place| format!("{}={}", name(place), peer_url(place)))
+            .collect();
+        config.initial_cluster = parse_initial_cluster(&members.join(",")).expect("URLs");
+        config
+    }
+
+    fn config_of(&self, flags: &[String]) -> Config {
+        match load(flags, &[], &|_| Err(std::io::ErrorKind::NotFound.into())) {
             Loaded::Run { config, .. } => *config,
             Loaded::Exit(exit) => panic!("{}{}{:?}", exit.stdout, exit.stderr, exit.notices),
         }
     }
+}
+
+/// Where clients find the member on the machine of that place.
+pub fn member_address(place: usize) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, place as u8 + 1], 2379))
 }
 
 /// A running server.
@@ -100,6 +132,16 @@ impl Server {
 
     /// Starts it on a machine that is up.
     pub fn start(host: &SimHost, options: &ServerOptions) -> Server {
+        Server::start_with(host, options, options.config(), Alone)
+    }
+
+    /// Starts it as one of several.
+    pub fn start_with(
+        host: &SimHost,
+        options: &ServerOptions,
+        config: Config,
+        transport: impl Transport<SimHost>,
+    ) -> Server {
         type Map = MapOf<SimHost>;
         let (request_sender, request_receiver) = mailbox::<StoreRequest<Map>>(STORE_MAILBOX);
         let (event_sender, event_receiver) = mailbox::<StoreEvent<Map>>(STORE_MAILBOX);
@@ -133,6 +175,7 @@ impl Server {
         let store = server::store(
             host.clone(),
             store_options,
+            member.join("wal"),
             request_receiver,
             event_sender,
             opened_sender,
@@ -143,10 +186,11 @@ impl Server {
         let home = server::home(
             host.clone(),
             server.stop.clone(),
-            Arc::new(options.config()),
+            Arc::new(config),
             paths,
             channels,
             1000,
+            transport,
         );
         let (outcome, ended) = (server.outcome.clone(), server.ended.clone());
         host.spawn(async move {

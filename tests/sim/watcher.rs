@@ -2,6 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    net::SocketAddr,
     rc::Rc,
     time::Duration,
 };
@@ -38,10 +39,20 @@ pub struct Reached {
 }
 
 /// The watcher of everything: asks again from where it was, for as long as it is wanted. Makes the history known.
-pub async fn watch_everything(host: SimHost, recorder: Recorder, plan: Rc<Plan>, reached: Rc<Reached>) {
-    while !is_over(&plan) {
+/// It asks one of the members after the other.
+pub async fn watch_everything(
+    host: SimHost,
+    recorder: Recorder,
+    plan: Rc<Plan>,
+    reached: Rc<Reached>,
+    members: Vec<SocketAddr>,
+) {
+    for address in members.into_iter().cycle() {
+        if is_over(&plan) {
+            return;
+        }
         host.sleep_until(host.now() + Duration::from_millis(20)).await;
-        let Some(channel) = Channel::connect(&host, Server::address(), Duration::from_secs(2)).await else {
+        let Some(channel) = Channel::connect(&host, address, Duration::from_secs(2)).await else {
             continue;
         };
         let Some(call) = channel.open(PATH) else { continue };
@@ -171,12 +182,18 @@ pub async fn watch_some(
     plan: Rc<Plan>,
     mut random: Random,
     reached: Rc<RefCell<Vec<(i64, i64)>>>,
+    members: Vec<SocketAddr>,
 ) {
     let mut specs: Vec<WatchCreateRequest> = Vec::new();
     while !is_over(&plan) {
         let pause = random.below(100_000_000);
         host.sleep_until(host.now() + Duration::from_nanos(pause)).await;
-        let Some(channel) = Channel::connect(&host, Server::address(), Duration::from_secs(2)).await else {
+        let address = members[if members.len() > 1 {
+            random.index(members.len())
+        } else {
+            0
+        }];
+        let Some(channel) = Channel::connect(&host, address, Duration::from_secs(2)).await else {
             continue;
         };
         let Some(call) = channel.open(PATH) else { continue };

@@ -4,8 +4,11 @@
 //! ends it, and with it the process, since nobody knows any more what is durable.
 
 mod defragment;
+mod install;
 mod snapshot;
 mod volume;
+
+pub use install::applied_index;
 
 #[cfg(test)]
 mod memory_host;
@@ -174,6 +177,8 @@ impl<H: Host> Store<H> {
             StoreRequest::Read(id, job) => return self.read(Read::Job(id, job), events).await,
             StoreRequest::Hash(id) => return self.read(Read::Hash(id, HashJob::new()), events).await,
             StoreRequest::Defragment(id) => self.defragments.push_back(id),
+            StoreRequest::Examine(path) => return Ok(self.examine(&path, events).await),
+            StoreRequest::Install(path) => return self.install(&path, events).await,
             StoreRequest::Snapshot(sink) => {
                 let pin = self.volume.current().clone();
                 self.host.spawn(snapshot::stream(self.volume.file.clone(), pin, sink));

@@ -111,6 +111,59 @@ fn reads_see_open_and_sealed_batches_and_the_tree_through_every_stage_of_a_commi
     assert!(report > 0 && running.backend.size_in_use() <= report);
 }
 
+#[test]
+fn a_file_from_elsewhere_is_examined_and_takes_the_place_of_the_one_in_use() {
+    const RECEIVED: &str = "snap/0000000000000007.snap.db";
+    let sender_host = MemoryHost::default();
+    let mut sender = Running::start(&sender_host);
+    sender.fill(0..500, 100);
+    sender.seal();
+    sender.committed();
+    let image = sender_host.content(PATH);
+
+    let host = MemoryHost::default();
+    let mut running = Running::start(&host);
+    running.fill(900..1000, 10);
+    running.seal();
+    running.committed();
+    let old = running.backend.view();
+    let mut damaged = image.clone();
+    // One byte of one value.
+    let value = damaged.windows(100).rposition(|bytes| bytes == [7; 100]).unwrap();
+    damaged[value] ^= 1;
+    for (content, is_sound) in [(damaged, false), (image, true)] {
+        host.add_file(RECEIVED, content);
+        running.send(StoreRequest::Examine(PathBuf::from(RECEIVED)));
+        match running.event() {
+            StoreEvent::Examined(Ok(received)) => assert!(is_sound && received.applied_index == 9),
+            StoreEvent::Examined(Err(_)) => assert!(!is_sound),
+            _ => panic!("a file was to be examined"),
+        }
+    }
+    // Work on the old file ends with it.
+    let compaction = Compaction {
+        below: 2000,
+        next: 0,
+        pause: true,
+    };
+    running.send(StoreRequest::Job(JobId(1), Box::new(compaction)));
+    running.send(StoreRequest::Install(PathBuf::from(RECEIVED)));
+    let report = match running.event() {
+        StoreEvent::Installed(report) => report,
+        _ => panic!("a file was to be installed"),
+    };
+    running.backend = Backend::new(report);
+    assert_eq!(running.pairs(), sender.pairs());
+    assert!(!host.file_names().contains(&PathBuf::from(RECEIVED)));
+    assert_eq!(old.get(Bucket::Key, &950u64.to_be_bytes()).unwrap().unwrap().len(), 10);
+    running.fill(500..600, 10);
+    running.seal();
+    running.committed();
+    assert_eq!(running.pairs().len(), 600);
+    let reopened = host.run(crate::backend::applied_index(&host, &PathBuf::from(PATH)));
+    assert_eq!(reopened.unwrap(), 9);
+}
+
 /// Deletes every key below a bound, some per slice.
 struct Compaction {
     below: u64,
