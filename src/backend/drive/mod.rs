@@ -48,8 +48,6 @@ pub struct Store<H: Host> {
     defragmentation: Option<Defragmentation<H>>,
 }
 
-/// A job that changes the tree, and its name.
-
 /// The job under way.
 struct JobState {
     /// Its changes that are in no commit yet.
