@@ -44,8 +44,6 @@ mod here {
         (PreviousForgotten, 1, 5),
         (ProgressAhead, 5, 20),
         (SegmentNameUnsynced, 1, 5),
-        (SyncErrorRetried, 109, 400),
-        (WriteErrorIgnored, 1, 10),
     ];
 
     /// Plants what `RINGD_SIM_PLANT` names.
