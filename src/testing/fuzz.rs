@@ -3,8 +3,11 @@
 
 use crate::{apply, backend, config, lease, member, mvcc, ops, ring, snapshot, wal, wire};
 
+/// What takes any bytes.
+pub type Entry = fn(&[u8]);
+
 /// What is to be tried, by the name of its target and of its corpus.
-pub const ENTRIES: &[(&str, fn(&[u8]))] = &[
+pub const ENTRIES: &[(&str, Entry)] = &[
     ("arguments", config::fuzz_arguments),
     ("config_file", config::fuzz_file),
     ("database", backend::fuzz_open),
@@ -33,7 +36,7 @@ pub const ENTRIES: &[(&str, fn(&[u8]))] = &[
 ///
 /// # Panics
 /// If there is none.
-pub fn entry(name: &str) -> fn(&[u8]) {
+pub fn entry(name: &str) -> Entry {
     let found = ENTRIES.iter().find(|(known, _)| *known == name);
     found.unwrap_or_else(|| panic!("nothing is called {name}")).1
 }
