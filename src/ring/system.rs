@@ -287,6 +287,33 @@ pub fn set_affinity(cores: &BTreeSet<usize>) -> io::Result<()> {
     check(unsafe { libc::sched_setaffinity(0, len, words.as_ptr().cast()) })
 }
 
+/// Keeps the kernel's workers of a ring to the core to which this thread is pinned; nothing if it is not (Linux 5.14).
+pub fn keep_workers_here(ring: RawFd) -> io::Result<()> {
+    let cores = affinity()?;
+    let (Some(&core), 1) = (cores.first(), cores.len()) else {
+        return Ok(());
+    };
+    let mut words = [0u64; AFFINITY_WORDS];
+    words[core / 64] = 1 << (core % 64);
+    // SAFETY: the kernel reads the words, which outlive the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_io_uring_register,
+            ring,
+            REGISTER_WORKERS_AFFINITY,
+            words.as_ptr(),
+            mem::size_of_val(&words),
+        )
+    };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// IORING_REGISTER_IOWQ_AFF.
+const REGISTER_WORKERS_AFFINITY: libc::c_uint = 17;
 /// Words of a set of cores: 4,096 of them, the kernel's own limit on most builds (8,192 at most).
 const AFFINITY_WORDS: usize = 64;
 
