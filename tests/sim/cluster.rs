@@ -15,7 +15,7 @@ use ringd::{
 use crate::{
     check::{self, DRIFT_PPM_MAX, Summary},
     client::Channel,
-    history::{Answer, Failure, Recorder, Request},
+    history::{Answer, Failure, Op, Outcome, Recorder, Request},
     scene::{Report, plan, timing},
     server::{Server, ServerOptions, check_directory, member_address},
     transport::{Mail, SimTransport},
@@ -150,6 +150,7 @@ impl Cluster {
         self.mend().await;
         self.pause(Duration::from_secs(2)).await;
         self.plan.is_open.set(false);
+        self.await_clients().await?;
         self.agree().await?;
         self.learn().await?;
         self.close().await
@@ -423,6 +424,18 @@ impl Cluster {
         let state = asked.await.ok();
         channel.close();
         state
+    }
+
+    /// Every request has an answer, or its client has given up: one that is answered late is shown a revision late.
+    async fn await_clients(&self) -> Result<(), String> {
+        for _ in 0..600 {
+            let is_pending = |op: &Op| matches!(op.outcome, Outcome::Pending);
+            if !self.recorder.history().ops.iter().any(is_pending) {
+                return Ok(());
+            }
+            self.pause(Duration::from_millis(100)).await;
+        }
+        Err("a client waits for more than a minute".to_owned())
     }
 
     /// The watcher of everything has been told everything.
