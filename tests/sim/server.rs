@@ -51,7 +51,7 @@ impl ServerOptions {
             format!("--max-wals={}", random.below(4)),
             format!("--backend-batch-interval={}ms", [1, 5, 20, 100, 500][random.index(5)]),
             format!("--backend-batch-limit={}", [1, 10, 100, 10_000][random.index(4)]),
-            format!("--wal-sync={}", ["dsync", "fdatasync"][random.index(2)]),
+            format!("--wal-sync={}", ["auto", "dsync", "fdatasync"][random.index(3)]),
             format!("--compaction-batch-limit={}", [1, 3, 20, 1000][random.index(4)]),
             format!("--compaction-sleep-interval={}ms", [1, 10, 50][random.index(3)]),
             format!("--watch-progress-notify-interval={}ms", 100 + random.below(1500)),
