@@ -14,7 +14,10 @@ use raft::{
 };
 
 use crate::{
-    base::{LogIndex, MemberId, Term},
+    base::{
+        LogIndex, MemberId, Term,
+        planted::{Planted, is_planted},
+    },
     limits,
     wire::proto::raftpb,
 };
@@ -90,7 +93,10 @@ impl Consensus {
             max_inflight_msgs: INFLIGHT_MESSAGES_MAX,
             check_quorum: true,
             pre_vote: timing.pre_vote,
-            read_only_option: ReadOnlyOption::Safe,
+            read_only_option: match is_planted(Planted::ReadUnconfirmed) {
+                true => ReadOnlyOption::LeaseBased,
+                false => ReadOnlyOption::Safe,
+            },
             max_committed_size_per_ready: COMMITTED_BYTES_PER_CYCLE_MAX,
             max_uncommitted_size: UNCOMMITTED_BYTES_MAX,
             ..Config::default()
@@ -172,6 +178,11 @@ impl Consensus {
     /// The members as raft has them now.
     pub fn conf_state(&self) -> ConfState {
         self.node.raft.prs().conf().to_conf_state()
+    }
+
+    /// Whether this leader waits for another member to take leadership over.
+    pub fn is_handing_over(&self) -> bool {
+        self.is_leader() && self.node.raft.lead_transferee.is_some()
     }
 
     /// One heartbeat interval has passed.
@@ -261,7 +272,7 @@ impl Consensus {
         let mut messages_after_sync = ready.take_persisted_messages();
         if !messages_after_sync.is_empty() {
             // What is only passed on to the leader promises nothing, and waits for no disk.
-            messages.extend(messages_after_sync.extract_if(.., |message| is_passed_on(message)));
+            messages.extend(messages_after_sync.extract_if(.., |message| is_passed_on(message) || is_rushed(message)));
         }
         let cycle = Cycle {
             number: ready.number(),
@@ -354,6 +365,15 @@ fn mix(number: u64) -> u64 {
 /// Whether a follower's message only passes a client's wish on.
 fn is_passed_on(message: &Message) -> bool {
     matches!(message.msg_type, MessageType::MsgPropose | MessageType::MsgReadIndex)
+}
+
+/// Whether a planted bug lets a promise leave before the disk has it.
+fn is_rushed(message: &Message) -> bool {
+    match message.msg_type {
+        MessageType::MsgAppendResponse => is_planted(Planted::AppendAnsweredEarly),
+        MessageType::MsgRequestVoteResponse => is_planted(Planted::VoteAnsweredEarly),
+        _ => false,
+    }
 }
 
 fn conf_state_to_etcd(conf_state: &ConfState) -> raftpb::ConfState {

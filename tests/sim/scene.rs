@@ -77,7 +77,7 @@ struct Scene {
 }
 
 /// Where a stream's watchers began, and what they are to be told next.
-type Watched = Rc<RefCell<Vec<(i64, i64)>>>;
+pub type Watched = Rc<RefCell<Vec<(i64, i64)>>>;
 
 /// Plays a seed.
 pub fn play(seed: u64, is_small: bool) -> Report {
@@ -158,6 +158,7 @@ pub fn plan(random: &mut Random) -> Plan {
         compact_share: [0.0, 0.01, 0.05][random.index(3)],
         maintenance_share: [0.0, 0.01, 0.04][random.index(3)],
         timeout: Duration::from_millis(1000 + random.below(5000)),
+        is_plain: false,
         is_open: Cell::new(true),
         is_watched: Cell::new(true),
         leases: RefCell::default(),
@@ -197,6 +198,7 @@ impl Scene {
                 random: self.sim.random(100 + number),
                 plan: self.plan.clone(),
                 count: 0,
+                members: vec![Server::address()],
             };
             machine.spawn(client.run());
         }
@@ -341,7 +343,7 @@ impl Scene {
         let Some(revision) = self.read_all().await else {
             return Err(format!("no answer from a sound server: {:?}", server.outcome()));
         };
-        watcher::read_history(&self.auditor, &self.recorder, &self.plan, revision).await
+        watcher::read_history(&self.auditor, &self.recorder, &self.plan, Server::address(), revision).await
     }
 
     /// Lets the server be used, under faults that it must survive.
@@ -561,11 +563,7 @@ impl Scene {
     /// Watchers have been told everything.
     async fn await_watchers(&self) -> Result<(), String> {
         let revision = self.recorder.history().floor;
-        let is_there = |watchers: &Vec<(i64, i64)>| {
-            // A stream with a watcher of the future tells no progress.
-            let is_early = watchers.iter().any(|(start, _)| *start > revision);
-            is_early || watchers.iter().all(|(_, next)| *next == 0 || *next > revision)
-        };
+        let is_there = |watchers: &Vec<(i64, i64)>| watcher::is_told(watchers, revision);
         for _ in 0..600 {
             let is_known = self.everything.revision.get() >= revision;
             if is_known && self.watchers.iter().all(|watchers| is_there(&watchers.borrow())) {

@@ -13,7 +13,7 @@ use ringd::{
     testing::{Links, SimHost},
 };
 
-use crate::workload::within;
+use crate::{leaders::Leaders, workload::within};
 
 /// How long a member waits to hear that its snapshot was received.
 const SNAPSHOT_LIMIT: Duration = Duration::from_secs(5);
@@ -38,11 +38,16 @@ pub enum Mail {
 pub struct SimTransport {
     /// The links.
     pub links: Rc<Links<Mail>>,
+    /// Who hears what is sent.
+    pub leaders: Rc<Leaders>,
+    /// The member's place.
+    pub place: usize,
 }
 
 struct Carrier {
     host: SimHost,
     links: Rc<Links<Mail>>,
+    leaders: Rc<Leaders>,
     exchange: Rc<Exchange>,
     snapshots: Rc<SnapshotFiles<SimHost>>,
     /// What became of snapshots that were sent.
@@ -56,12 +61,14 @@ impl Transport<SimHost> for SimTransport {
         let carrier = Rc::new(Carrier {
             host: host.clone(),
             links: self.links.clone(),
+            leaders: self.leaders.clone(),
             exchange,
             snapshots,
             receipts: RefCell::default(),
             receipt_came: Notify::new(),
             running: RefCell::default(),
         });
+        self.leaders.begins(carrier.exchange.member_id(), self.place);
         let receiver = carrier.clone();
         let address = carrier.exchange.member_id().0;
         self.links
@@ -84,6 +91,7 @@ impl Carrier {
         while let Some(letter) = self.exchange.next_letter(to).await {
             match letter {
                 Letter::Message(message) => {
+                    self.leaders.hear(&message);
                     let digest = message.index ^ message.term << 32 ^ (message.msg_type as u64) << 48;
                     self.send(to, Mail::Message(message), digest);
                 }
@@ -107,6 +115,7 @@ impl Carrier {
         let is_received = match collect(parcel.database).await {
             None => false,
             Some(database) => {
+                self.leaders.hear(&parcel.message);
                 self.receipts.borrow_mut().retain(|(member, _)| *member != to);
                 let digest = database.len() as u64;
                 self.send(to, Mail::Snapshot(parcel.message, database), digest);
