@@ -325,6 +325,12 @@ impl Consensus {
         LogIndex(self.node.raft.raft_log.committed)
     }
 
+    /// Index of the newest entry that has been handed over to be applied, and was. After a restart it begins with the
+    /// snapshot's, however far the state has come: entries are handed over again as raft hears that they are committed.
+    pub fn applied_to(&self) -> LogIndex {
+        LogIndex(self.node.raft.raft_log.applied)
+    }
+
     /// The log in memory.
     pub fn log(&self) -> &MemoryLog {
         self.node.store()

@@ -475,6 +475,13 @@ impl<T: Tree> Replica<T> {
         }
     }
 
+    /// Whether raft has handed over again what the state had applied before this life began. Until then it needs entries
+    /// that the state does not, and does not know of every change of the members that the state knows of: no snapshot of
+    /// the state is raft's.
+    pub fn has_caught_up(&self) -> bool {
+        self.consensus.applied_to() >= self.state.applied().index
+    }
+
     /// Whether a leader's snapshot is being installed.
     pub fn is_installing(&self) -> bool {
         self.installing.is_some()

@@ -628,7 +628,7 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
             || is_full
             || progress.works.wants_commit()
             || self.snapshotter.wants_commit()
-            || !progress.snapshots_wanted.is_empty()
+            || self.owes_snapshots(progress)
             || progress.stopping == Stopping::Yes;
         let is_possible = !backend.is_committing() && !progress.installer.is_replacing() && self.store.room() > 0;
         if is_wanted && is_possible {
@@ -640,7 +640,9 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
             } else {
                 progress.works.nothing_sealed();
             }
-            self.send_snapshots(progress);
+            if self.owes_snapshots(progress) {
+                self.send_snapshots(progress);
+            }
             progress.works.send(&mut self.store)?;
         }
         Ok(())
