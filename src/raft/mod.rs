@@ -185,10 +185,18 @@ impl Consensus {
         self.is_leader() && self.node.raft.lead_transferee.is_some()
     }
 
-    /// One heartbeat interval has passed.
+    /// One heartbeat interval has passed. While a leader's snapshot is taken over, raft's clock stands still: a campaign
+    /// would look at entries that went with the snapshot.
     pub fn tick(&mut self) {
-        self.node.tick();
-        self.settle_election_timeout();
+        if !self.is_restoring() {
+            self.node.tick();
+            self.settle_election_timeout();
+        }
+    }
+
+    /// Whether the log begins behind a leader's snapshot that is not applied yet.
+    fn is_restoring(&self) -> bool {
+        self.log().first().0 > self.applied_to().0 + 1
     }
 
     /// A message from another member.
@@ -196,6 +204,10 @@ impl Consensus {
     /// # Errors
     /// If it comes from nobody we know of, or is of a kind that does not travel.
     pub fn step(&mut self, message: Message) -> raft::Result<()> {
+        // A leader that hands over finds another member, or keeps what it has.
+        if message.msg_type == MessageType::MsgTimeoutNow && self.is_restoring() {
+            return Ok(());
+        }
         let outcome = self.node.step(message);
         self.settle_election_timeout();
         outcome
@@ -439,6 +451,57 @@ mod tests {
         assert!(consensus.cycle().is_none(), "nothing is committed before it is durable");
         consensus.persisted(cycle.number);
         assert_eq!(settle(&mut consensus), ["a", "b"]);
+    }
+
+    #[test]
+    fn a_member_that_takes_a_snapshot_over_does_not_campaign() {
+        let conf_state = ConfState {
+            voters: vec![1, 2, 3],
+            ..ConfState::default()
+        };
+        let log = MemoryLog::new(
+            LogIndex(0),
+            Term(0),
+            conf_state.clone(),
+            HardState::default(),
+            Vec::new(),
+        );
+        let mut consensus = Consensus::new(MemberId(1), log, LogIndex(0), TIMING, 7);
+        let of_leader = |msg_type| Message {
+            msg_type,
+            from: 2,
+            to: 1,
+            term: 3,
+            ..Message::default()
+        };
+        let mut message = of_leader(MessageType::MsgSnapshot);
+        message.set_snapshot(Snapshot {
+            metadata: Some(SnapshotMetadata {
+                conf_state: Some(conf_state).into(),
+                index: 10,
+                term: 3,
+                ..SnapshotMetadata::default()
+            })
+            .into(),
+            ..Snapshot::default()
+        });
+        consensus.step(message).unwrap();
+        let cycle = consensus.cycle().expect("a snapshot to take over");
+        assert!(cycle.snapshot.is_some());
+        consensus.persisted(cycle.number);
+        consensus.step(of_leader(MessageType::MsgTimeoutNow)).unwrap();
+        (0..3 * TIMING.election_ticks).for_each(|_| consensus.tick());
+        assert!(consensus.cycle().is_none_or(|cycle| cycle.messages.is_empty()));
+        consensus.applied(LogIndex(10));
+        (0..3 * TIMING.election_ticks).for_each(|_| consensus.tick());
+        let cycle = consensus.cycle().expect("a campaign");
+        assert!(
+            cycle
+                .messages_after_sync
+                .iter()
+                .chain(&cycle.messages)
+                .any(|message| message.msg_type == MessageType::MsgRequestPreVote)
+        );
     }
 
     #[test]

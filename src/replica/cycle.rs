@@ -622,6 +622,11 @@ impl<T: Tree> Replica<T> {
         self.options.request_timeout
     }
 
+    /// Bytes that an entry may have.
+    pub fn request_bytes_max(&self) -> usize {
+        self.options.request_bytes_max
+    }
+
     /// What waited in vain.
     pub fn refused(&self) -> Refused {
         self.refused

@@ -135,7 +135,7 @@ pub(super) struct Progress<M: crate::host::Map> {
     pub(super) next_hand_over: Monotonic,
     pub(super) outputs: Outputs,
     calls: Vec<Call>,
-    intake: Intake,
+    pub(super) intake: Intake,
     /// Since when entries wait for the write in flight to end.
     gathering_since: Option<Monotonic>,
     next_tick: Monotonic,
@@ -235,6 +235,8 @@ pub async fn run<H: Host, M: crate::host::Map>(mut home: Home<H, M>) -> Result<H
         home.tell_ready(&mut progress);
         home.tell_view(&mut progress);
         home.commit(&mut progress, now)?;
+        #[cfg(debug_assertions)]
+        super::bounds::check(&home, &progress);
         home.desk.counters().turn_fine.observe(home.host.now().since(now));
         if woken.is_stopped {
             home.begin_stop(&mut progress, now);

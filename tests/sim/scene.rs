@@ -150,13 +150,17 @@ pub fn timing(random: &mut Random) -> Timing {
 
 /// What clients are to do.
 pub fn plan(random: &mut Random) -> Plan {
+    // A database that is larger than what waits for a client that reads slowly.
+    let is_bulky = random.chance(0.15);
     Plan {
         keys: 2 + random.below(40),
         pause: Duration::from_millis([1, 5, 20, 60][random.index(4)]),
-        value_bytes_max: [100, 3_000, 30_000][random.index(3)],
+        value_bytes_max: [100, 3_000, 30_000][if is_bulky { 2 } else { random.index(3) }],
+        long_share: if is_bulky { 0.7 } else { 0.15 },
+        is_snapshot_slow: is_bulky,
         lease_share: [0.0, 0.05, 0.2][random.index(3)],
         compact_share: [0.0, 0.01, 0.05][random.index(3)],
-        maintenance_share: [0.0, 0.01, 0.04][random.index(3)],
+        maintenance_share: [0.0, 0.01, 0.04][if is_bulky { 2 } else { random.index(3) }],
         timeout: Duration::from_millis(1000 + random.below(5000)),
         is_plain: false,
         is_open: Cell::new(true),

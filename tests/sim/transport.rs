@@ -1,7 +1,12 @@
 //! The members' way to each other in the simulator: raft's messages as plain values over links that lose, delay and
 //! reorder them.
 
-use std::{cell::RefCell, collections::BTreeSet, rc::Rc, time::Duration};
+use std::{
+    cell::RefCell,
+    collections::BTreeSet,
+    rc::{Rc, Weak},
+    time::Duration,
+};
 
 use raft::eraftpb::Message;
 use ringd::{
@@ -46,7 +51,8 @@ pub struct SimTransport {
 
 struct Carrier {
     host: SimHost,
-    links: Rc<Links<Mail>>,
+    /// Not held: they hold what listens on them.
+    links: Weak<Links<Mail>>,
     leaders: Rc<Leaders>,
     exchange: Rc<Exchange>,
     snapshots: Rc<SnapshotFiles<SimHost>>,
@@ -60,7 +66,7 @@ impl Transport<SimHost> for SimTransport {
     fn start(self, host: &SimHost, exchange: Rc<Exchange>, snapshots: Rc<SnapshotFiles<SimHost>>) {
         let carrier = Rc::new(Carrier {
             host: host.clone(),
-            links: self.links.clone(),
+            links: Rc::downgrade(&self.links),
             leaders: self.leaders.clone(),
             exchange,
             snapshots,
@@ -108,7 +114,9 @@ impl Carrier {
     fn send(self: &Rc<Self>, to: MemberId, mail: Mail, digest: u64) {
         let this = self.clone();
         let on_obstacle = move || this.exchange.lost(to);
-        self.links.send(&self.host, to.0, mail, digest, on_obstacle);
+        if let Some(links) = self.links.upgrade() {
+            links.send(&self.host, to.0, mail, digest, on_obstacle);
+        }
     }
 
     async fn carry_snapshot(self: Rc<Self>, to: MemberId, parcel: Parcel) {

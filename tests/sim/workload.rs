@@ -32,6 +32,10 @@ pub struct Plan {
     pub pause: Duration,
     /// Longest value, in bytes.
     pub value_bytes_max: u64,
+    /// Share of values that are long.
+    pub long_share: f64,
+    /// Snapshots are read slowly, while others write.
+    pub is_snapshot_slow: bool,
     /// Shares of what is not a put, a read, a deletion or a transaction.
     pub lease_share: f64,
     /// Of compactions.
@@ -102,6 +106,9 @@ impl Client {
                 one && two && three
             } else {
                 let request = self.draw();
+                if request == Request::Snapshot && self.plan.is_snapshot_slow {
+                    usable.stop_reading(Duration::from_millis(self.random.below(2_000)));
+                }
                 call(&self.recorder, &usable, request, timeout).await
             };
             if is_sound && !self.random.chance(self.fickleness()) {
@@ -143,7 +150,7 @@ impl Client {
 
     fn value(&mut self) -> Bytes {
         let mut value = format!("v{}-{}-{:x}", self.number, self.count, self.random.next_u64()).into_bytes();
-        if self.random.chance(0.15) {
+        if self.random.chance(self.plan.long_share) {
             let len = self.random.below(self.plan.value_bytes_max) as usize;
             value.resize(value.len().max(len), b'.');
         }

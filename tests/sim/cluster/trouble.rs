@@ -186,10 +186,11 @@ impl Cluster {
     }
 
     fn draw_link_faults(&mut self) {
+        let longest = [50, 1_000, 4_000][self.random.index(3)];
         let faults = LinkFaults {
             loss: [0.0, 0.02, 0.2][self.random.index(3)],
             delay: [0.0, 0.05, 0.5][self.random.index(3)],
-            delay_for: Duration::from_millis(1 + self.random.below(1_000)),
+            delay_for: Duration::from_millis(1 + self.random.below(longest)),
             is_unordered: self.random.chance(0.5),
         };
         self.links.set_faults(faults);
