@@ -13,6 +13,7 @@ use super::Cluster;
 use crate::{
     client::Channel,
     history::{Failure, Op, Outcome},
+    scene::Watched,
     server::member_address,
     watcher,
 };
@@ -121,13 +122,14 @@ impl Cluster {
     /// All watchers have been told all that is theirs.
     async fn await_watchers(&self) -> Result<(), String> {
         for _ in 0..600 {
-            let history = self.recorder.history();
-            let is_known = history.known() >= history.floor;
-            let is_told = |watchers: &crate::scene::Watched| watcher::is_told(&watchers.borrow(), history.floor);
-            if is_known && self.watchers.iter().all(is_told) {
+            let (known, floor) = {
+                let history = self.recorder.history();
+                (history.known(), history.floor)
+            };
+            let is_told = |watchers: &Watched| watcher::is_told(&watchers.borrow(), floor);
+            if known >= floor && self.watchers.iter().all(is_told) {
                 return Ok(());
             }
-            drop(history);
             self.pause(Duration::from_millis(100)).await;
         }
         let history = self.recorder.history();
