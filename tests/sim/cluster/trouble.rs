@@ -4,7 +4,10 @@
 use std::time::Duration;
 
 use raft::eraftpb::{Message, MessageType};
-use ringd::testing::{DiskFaults, Faults, LinkFaults, SimHost, Unsynced};
+use ringd::{
+    host::Host,
+    testing::{DiskFaults, Faults, LinkFaults, SimHost, Unsynced},
+};
 
 use super::Cluster;
 use crate::{
@@ -21,7 +24,7 @@ impl Cluster {
     pub(super) async fn trouble(&mut self) -> Result<(), String> {
         let place = self.victim();
         let other = self.random.index(self.members.len());
-        match self.random.below(20) {
+        match self.random.below(22) {
             0..=2 => self.end(place).await?,
             3 => self.restart_all().await,
             4..=5 if place != other => {
@@ -42,7 +45,9 @@ impl Cluster {
             12..=13 => self.draw_link_faults(),
             14 => self.move_clock(place),
             15..=16 => self.move_leader(other).await,
-            17 => self.depose().await?,
+            17 => self.depose().await,
+            18 => self.depose_twice().await,
+            19 => self.fail_while_stalled(place).await,
             _ => {}
         }
         let limit = [50, 500, 3_000][self.random.index(3)];
@@ -117,10 +122,10 @@ impl Cluster {
     }
 
     /// The power of a machine fails, and is back at once.
-    fn restart(&mut self, place: usize) {
+    fn restart(&mut self, place: usize, unsynced: Unsynced) {
         self.resume(place);
         if let Some(server) = self.members[place].server.take() {
-            self.sim.crash_with(&server.host, Unsynced::Torn);
+            self.sim.crash_with(&server.host, unsynced);
             self.members[place].host = self.sim.restart(&server.host);
         }
     }
@@ -128,7 +133,7 @@ impl Cluster {
     /// The power of all machines fails at once.
     async fn restart_all(&mut self) {
         for place in 0..self.members.len() {
-            self.restart(place);
+            self.restart(place, Unsynced::Torn);
         }
     }
 
@@ -228,9 +233,9 @@ impl Cluster {
     }
 
     /// The leader is cut off, and while another is elected the power of a third one fails.
-    async fn depose(&mut self) -> Result<(), String> {
+    async fn depose(&mut self) {
         let Some((_, leader)) = self.leaders.newest() else {
-            return Ok(());
+            return;
         };
         self.isolate(leader);
         let patience = 2 * self.options.election_timeout().as_millis() as u64;
@@ -239,11 +244,77 @@ impl Cluster {
             self.pause(Duration::from_millis(millis)).await;
             let place = self.random.index(self.members.len());
             if place != leader && self.members[place].server.is_some() {
-                self.restart(place);
+                self.restart(place, Unsynced::Torn);
                 self.start(place);
             }
         }
-        Ok(())
+    }
+
+    /// The leader is cut off, another is elected by members whose disks are slow, and cut off in its turn, while the power
+    /// of those who elected it fails: what they have promised it must be there when the first one is back and asks them.
+    async fn depose_twice(&mut self) {
+        let Some((_, first)) = self.leaders.newest() else {
+            return;
+        };
+        self.mend_ways();
+        self.isolate(first);
+        let stalls = Faults {
+            disk: DiskFaults {
+                stall: 1.0,
+                stall_for: Duration::from_millis(1 + self.random.below(1_000)),
+                ..DiskFaults::default()
+            },
+            ..Faults::default()
+        };
+        self.set_faults_of_all(&stalls);
+        let until = self.auditor.now() + 6 * self.options.election_timeout() + Duration::from_secs(3);
+        let second = loop {
+            match self.leaders.newest() {
+                Some((_, leader)) if leader != first => break Some(leader),
+                _ if self.auditor.now() > until => break None,
+                _ => self.pause(Duration::from_millis(2)).await,
+            }
+        };
+        self.set_faults_of_all(&Faults::default());
+        let Some(second) = second else {
+            return;
+        };
+        self.mend_ways();
+        self.isolate(second);
+        for place in 0..self.members.len() {
+            if place != first && place != second && self.members[place].server.is_some() {
+                let unsynced = [Unsynced::Lost, Unsynced::Torn][self.random.index(2)];
+                self.restart(place, unsynced);
+                self.start(place);
+            }
+        }
+    }
+
+    fn set_faults_of_all(&self, faults: &Faults) {
+        for member in &self.members {
+            self.sim.set_faults(&member.host, faults.clone());
+        }
+    }
+
+    /// The power of a machine fails while its disk takes long for all that it was given.
+    async fn fail_while_stalled(&mut self, place: usize) {
+        let stalls = Faults {
+            disk: DiskFaults {
+                stall: [0.3, 1.0][self.random.index(2)],
+                stall_for: Duration::from_millis(100 + self.random.below(1_000)),
+                ..DiskFaults::default()
+            },
+            ..Faults::default()
+        };
+        self.sim.set_faults(&self.members[place].host, stalls);
+        let millis = self.random.below(600);
+        self.pause(Duration::from_millis(millis)).await;
+        self.sim.set_faults(&self.members[place].host, Faults::default());
+        if self.members[place].server.is_some() {
+            let unsynced = [Unsynced::Lost, Unsynced::Torn][self.random.index(2)];
+            self.restart(place, unsynced);
+            self.start(place);
+        }
     }
 
     pub(super) async fn end_soundly(&mut self, place: usize) -> Result<(), String> {
