@@ -58,23 +58,22 @@ mod here {
         (PreviousForgotten, 1, 5),
         (ProgressAhead, 5, 20),
         (SegmentNameUnsynced, 1, 5),
-        (SnapshotUnpinned, 1, 200),
-        (SyncErrorRetried, 1, 200),
-        (WriteErrorIgnored, 1, 100),
+        (SnapshotUnpinned, 15, 50),
+        (SyncErrorRetried, 32, 100),
+        (WriteErrorIgnored, 5, 20),
     ];
 
     /// What only several members can have.
     const OF_SEVERAL: &[Bug] = &[
-        (AppendAnsweredEarly, 1, 200),
-        (ApplyByClock, 1, 200),
-        (LeaseByFollower, 1, 200),
-        (ReadAnswerMistaken, 1, 200),
-        (ReadBeforeApplied, 1, 200),
-        (ReadUnconfirmed, 1, 200),
-        (ReadWhileHandingOver, 1, 200),
-        (SnapshotIndexAhead, 1, 200),
-        (SnapshotUntold, 1, 200),
-        (VoteAnsweredEarly, 1, 400),
+        (AppendAnsweredEarly, 11, 40),
+        (ApplyByClock, 1, 5),
+        (LeaseByFollower, 54, 120),
+        (ReadBeforeApplied, 6, 30),
+        (ReadUnconfirmed, 78, 200),
+        (ReadWhileHandingOver, 78, 200),
+        (SnapshotIndexAhead, 1, 10),
+        (SnapshotUntold, 1, 10),
+        (VoteAnsweredEarly, 75, 200),
     ];
 
     fn all() -> impl Iterator<Item = (Scene, &'static Bug)> {
