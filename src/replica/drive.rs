@@ -135,7 +135,7 @@ pub(super) struct Progress<M: crate::host::Map> {
     pub(super) next_hand_over: Monotonic,
     pub(super) outputs: Outputs,
     calls: Vec<Call>,
-    intake: Intake,
+    pub(super) intake: Intake,
     /// Since when entries wait for the write in flight to end.
     gathering_since: Option<Monotonic>,
     next_tick: Monotonic,
@@ -235,6 +235,8 @@ pub async fn run<H: Host, M: crate::host::Map>(mut home: Home<H, M>) -> Result<H
         home.tell_ready(&mut progress);
         home.tell_view(&mut progress);
         home.commit(&mut progress, now)?;
+        #[cfg(debug_assertions)]
+        super::bounds::check(&home, &progress);
         home.desk.counters().turn_fine.observe(home.host.now().since(now));
         if woken.is_stopped {
             home.begin_stop(&mut progress, now);
@@ -628,7 +630,7 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
             || is_full
             || progress.works.wants_commit()
             || self.snapshotter.wants_commit()
-            || !progress.snapshots_wanted.is_empty()
+            || self.owes_snapshots(progress)
             || progress.stopping == Stopping::Yes;
         let is_possible = !backend.is_committing() && !progress.installer.is_replacing() && self.store.room() > 0;
         if is_wanted && is_possible {
@@ -640,7 +642,9 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
             } else {
                 progress.works.nothing_sealed();
             }
-            self.send_snapshots(progress);
+            if self.owes_snapshots(progress) {
+                self.send_snapshots(progress);
+            }
             progress.works.send(&mut self.store)?;
         }
         Ok(())

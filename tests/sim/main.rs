@@ -10,6 +10,7 @@ mod check;
 mod client;
 mod cluster;
 mod history;
+mod leaders;
 mod linear;
 mod model;
 mod planted;
@@ -46,10 +47,12 @@ fn main() -> ExitCode {
     let scenes = env::var("RINGD_SIM_SCENES").unwrap_or_else(|_| "single cluster".to_owned());
     let mut is_sound = true;
     if scenes.contains("single") {
-        is_sound &= run("single", play) & planted::find(|seed| attempt(play, seed, true).fault);
+        is_sound &= run("single", play);
+        is_sound &= planted::find(planted::Scene::Single, |seed| attempt(play, seed, true).fault);
     }
     if scenes.contains("cluster") {
         is_sound &= run("cluster", cluster::play);
+        is_sound &= planted::find(planted::Scene::Cluster, |seed| attempt(cluster::play, seed, true).fault);
     }
     if is_sound { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

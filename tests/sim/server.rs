@@ -30,6 +30,7 @@ const DIRECTORY: &str = "/data";
 #[derive(Clone, Debug)]
 pub struct ServerOptions {
     flags: Vec<String>,
+    election_timeout: Duration,
     segment_bytes: u64,
     job_commit_interval: Duration,
 }
@@ -61,9 +62,15 @@ impl ServerOptions {
         }
         ServerOptions {
             flags,
+            election_timeout: Duration::from_millis(heartbeat_ms * 10),
             segment_bytes: 4096 * (4 + random.below(120)),
             job_commit_interval: Duration::from_millis([1, 20, 100][random.index(3)]),
         }
+    }
+
+    /// Time without a leader after which a member campaigns, at the earliest.
+    pub fn election_timeout(&self) -> Duration {
+        self.election_timeout
     }
 
     fn config(&self) -> Config {
@@ -103,6 +110,14 @@ impl ServerOptions {
 /// Where clients find the member on the machine of that place.
 pub fn member_address(place: usize) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, place as u8 + 1], 2379))
+}
+
+/// The place of the member that clients find there.
+pub fn place_of(address: SocketAddr) -> usize {
+    match address {
+        SocketAddr::V4(address) => usize::from(address.ip().octets()[3]) - 1,
+        SocketAddr::V6(_) => unreachable!("machines have addresses of version 4"),
+    }
 }
 
 /// A running server.
