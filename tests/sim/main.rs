@@ -51,7 +51,7 @@ fn main() -> ExitCode {
     let mut is_sound = true;
     if scenes.contains("scenario") {
         scenario::check_parser();
-        is_sound &= scenario::run(&[], if is_slow() { 20 } else { 1 });
+        is_sound &= scenario::run(&[], 1..=if is_slow() { 20 } else { 1 });
     }
     if scenes.contains("single") {
         is_sound &= run("single", play) & planted::find(|seed| attempt(play, seed, true).fault);
@@ -99,7 +99,9 @@ fn replay_scenarios(names: &[String]) -> ExitCode {
         tracing_subscriber::fmt().with_env_filter(level).without_time().init();
     }
     planted::plant_one();
-    match scenario::run(names, number("RINGD_SIM_SEEDS").unwrap_or(1)) {
+    let first = number("RINGD_SIM_FROM").unwrap_or(1);
+    let count = number("RINGD_SIM_SEEDS").unwrap_or(1);
+    match scenario::run(names, first..=first + count - 1) {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     }

@@ -1,7 +1,12 @@
 //! The members' way to each other in the simulator: raft's messages as plain values over links that lose, delay and
 //! reorder them.
 
-use std::{cell::RefCell, collections::BTreeSet, rc::Rc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeSet,
+    rc::Rc,
+    time::Duration,
+};
 
 use raft::eraftpb::Message;
 use ringd::{
@@ -38,6 +43,8 @@ pub enum Mail {
 pub struct SimTransport {
     /// The links.
     pub links: Rc<Links<Mail>>,
+    /// Set when a life of the member has come so far as to speak to others: its files are there from then on.
+    pub has_started: Rc<Cell<bool>>,
 }
 
 struct Carrier {
@@ -53,6 +60,7 @@ struct Carrier {
 
 impl Transport<SimHost> for SimTransport {
     fn start(self, host: &SimHost, exchange: Rc<Exchange>, snapshots: Rc<SnapshotFiles<SimHost>>) {
+        self.has_started.set(true);
         let carrier = Rc::new(Carrier {
             host: host.clone(),
             links: self.links.clone(),

@@ -124,6 +124,7 @@ impl Stage {
         let config = self.options.config_of_member(place, self.members.len());
         let transport = SimTransport {
             links: self.links.clone(),
+            has_started: Rc::default(),
         };
         let member = &mut self.members[place];
         member.server = Some(Server::start_with(&member.host, &self.options, config, transport));
