@@ -2,9 +2,9 @@
 //! crashes at any moment, and checkers that know what etcd promises.
 //!
 //! `cargo test --test sim -- SEED…` plays these seeds again; without seeds some dozens are played, with `RINGD_SLOW=1` many
-//! more; `-- cluster SEED…` plays seeds of a cluster. `RINGD_SIM_LOG=info` shows the server's log while seeds are
+//! more; `-- cluster SEED…` plays seeds of a cluster, `-- scenario NAME…` scenarios, and tells each step. `RINGD_SIM_LOG=info` shows the server's log while seeds are
 //! replayed, `RINGD_SIM_TRACE=FILE` writes down all that happened. `RINGD_SIM_FROM` and `RINGD_SIM_SEEDS` say which and how
-//! many, `RINGD_SIM_SCENES` of what (`single`, `cluster`).
+//! many, `RINGD_SIM_SCENES` of what (`scenario`, `single`, `cluster`).
 
 mod check;
 mod client;
@@ -15,6 +15,7 @@ mod linear;
 mod model;
 mod planted;
 mod rot;
+mod scenario;
 mod scene;
 mod server;
 mod transport;
@@ -35,6 +36,9 @@ fn main() -> ExitCode {
         .skip(1)
         .filter(|argument| !argument.starts_with('-'))
         .collect();
+    if arguments.first().is_some_and(|scene| scene == "scenario") {
+        return replay_scenarios(&arguments[1..]);
+    }
     let seeds: Vec<u64> = arguments.iter().filter_map(|argument| argument.parse().ok()).collect();
     if !seeds.is_empty() {
         let is_cluster = arguments.first().is_some_and(|scene| scene == "cluster");
@@ -44,8 +48,12 @@ fn main() -> ExitCode {
     if arguments.iter().any(|filter| !"sim".contains(filter.as_str())) {
         return ExitCode::SUCCESS;
     }
-    let scenes = env::var("RINGD_SIM_SCENES").unwrap_or_else(|_| "single cluster".to_owned());
+    let scenes = env::var("RINGD_SIM_SCENES").unwrap_or_else(|_| "scenario single cluster".to_owned());
     let mut is_sound = true;
+    if scenes.contains("scenario") {
+        scenario::check_parser();
+        is_sound &= scenario::run(&[], 1..=if is_slow() { 20 } else { 1 });
+    }
     if scenes.contains("single") {
         is_sound &= run("single", play);
         is_sound &= planted::find(planted::Scene::Single, |seed| attempt(play, seed, true).fault);
@@ -85,6 +93,20 @@ fn attempt(play: Play, seed: u64, is_small: bool) -> Report {
                 lives: 0,
             }
         }
+    }
+}
+
+/// Plays scenarios again and tells each step.
+fn replay_scenarios(names: &[String]) -> ExitCode {
+    if let Ok(level) = env::var("RINGD_SIM_LOG") {
+        tracing_subscriber::fmt().with_env_filter(level).without_time().init();
+    }
+    planted::plant_one();
+    let first = number("RINGD_SIM_FROM").unwrap_or(1);
+    let count = number("RINGD_SIM_SEEDS").unwrap_or(1);
+    match scenario::run(names, first..=first + count - 1) {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
     }
 }
 

@@ -73,6 +73,22 @@ impl ServerOptions {
         self.election_timeout
     }
 
+    /// As it is told: `flags` besides those that a member cannot do without, of which the last of a name counts.
+    pub fn fixed(flags: &[String], segment_bytes: u64) -> ServerOptions {
+        let common = [
+            format!("--data-dir={DIRECTORY}"),
+            "--heartbeat-interval=100".to_owned(),
+            "--election-timeout=1000".to_owned(),
+            "--grpc-keepalive-min-time=500ms".to_owned(),
+        ];
+        ServerOptions {
+            flags: common.into_iter().chain(flags.iter().cloned()).collect(),
+            segment_bytes,
+            election_timeout: Duration::from_secs(1),
+            job_commit_interval: Duration::from_millis(100),
+        }
+    }
+
     fn config(&self) -> Config {
         self.config_of(&self.flags)
     }
