@@ -89,6 +89,7 @@ impl World {
 
     /// The power of a machine fails.
     pub(super) fn crash(&self, id: MachineId, unsynced: Unsynced) {
+        self.count("power failure");
         let owner = self.end_life(id, true);
         self.end_tasks(owner);
         let mut chaos: Random = self.chaos.borrow_mut().fork(4);

@@ -122,6 +122,8 @@ pub fn play(seed: u64, is_small: bool) -> Report {
         trace: sim.trace_hash(),
         nanos: sim.now().0,
         lives: cluster.lives,
+        operations: recorder.history().ops.len() as u64,
+        injected: sim.injected(),
     }
 }
 
