@@ -43,9 +43,13 @@ impl<H: Host, M: Map> Home<H, M> {
         }));
     }
 
-    /// Gives raft what has come from others.
+    /// Gives raft what has come from others. A member that ends takes nothing more: what a busy leader sends would keep
+    /// its log and its tree from ever coming to rest.
     pub(super) fn take_news(&mut self, progress: &mut Progress<M>, now: Monotonic) -> Result<(), Fault> {
         while let Some(news) = self.exchange.next_news() {
+            if progress.stopping == Stopping::Yes {
+                continue;
+            }
             let consensus = self.replica.consensus_mut();
             match news {
                 News::Snapshot(message, receipt) => self.offer_snapshot(progress, message, receipt)?,
