@@ -10,11 +10,11 @@ FIGURES = ("mean_us", "p50_us", "p99_us", "p99.9_us", "max_us", "per_second", "c
 class Measurer:
     def __init__(self, options, etcdctl):
         self.options, self.ctl = options, etcdctl
-        self.servers = [Server("ringd", options.ringd, options.dir, 23_790), Server("etcd", options.etcd, options.dir, 23_800)]
-        self.stalled = Server("ringd", options.ringd, os.path.join(options.dir, "stalled"), 23_810)
+        self.servers = [Server("ringd", options.ringd, options.dir), Server("etcd", options.etcd, options.dir)]
+        self.stalled = Server("ringd", options.ringd, os.path.join(options.dir, "stalled"))
         many = os.path.join(options.dir, "many")
         os.makedirs(many, exist_ok=True)
-        self.many = [Server(server.name, server.binary, many, server.port) for server in self.servers]
+        self.many = [Server(server.name, server.binary, many) for server in self.servers]
         self.disk = None
 
     def pair(self, case, turn):
@@ -49,7 +49,7 @@ class Measurer:
         prefix = os.path.join(self.options.dir, "curve")
         done = subprocess.run([*command, "--server-pid", str(server.process.pid), "--save", prefix], capture_output=True, text=True)
         if done.returncode != 0:
-            raise Failed(f"{server.name}: {done.stderr.strip()}")
+            raise Failed(f"{server.name}: ringd bench {words}: {done.stderr.strip()}")
         return json.loads(done.stdout)
 
     def measured(self, server, words, operation):

@@ -2,20 +2,30 @@
 import mmap, os, re, resource, shutil, signal, socket, statistics, subprocess, threading, time, urllib.request
 
 
+def free_ports(count):
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    try:
+        return [one.getsockname()[1] for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+
+
 class Failed(Exception):
     """A measurement that is not reported, with the sentence why."""
 
 
 class Server:
-    def __init__(self, name, binary, directory, port):
-        self.name, self.binary, self.directory, self.port = name, binary, os.path.join(directory, name), port
+    def __init__(self, name, binary, directory):
+        self.name, self.binary, self.directory, self.port = name, binary, os.path.join(directory, name), 0
         self.process = None
 
     def start(self, fresh=True):
         """Seconds until it answers. With `fresh` on an empty directory."""
         if fresh:
             self.remove()
-        url, peer = f"http://127.0.0.1:{self.port}", f"http://127.0.0.1:{self.port + 1}"
+        self.port, peer_port = free_ports(2)
+        url, peer = f"http://127.0.0.1:{self.port}", f"http://127.0.0.1:{peer_port}"
         arguments = [self.binary, "--data-dir", self.directory, "--listen-client-urls", url, "--advertise-client-urls", url]
         arguments += ["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer]
         arguments += ["--initial-cluster", f"default={peer}", "--log-level", "error", "--quota-backend-bytes", str(8 << 30)]

@@ -31,7 +31,7 @@ use crate::{
     apply::{Applied, ApplyFault, Effect, EntryAt, State, Tree},
     base::{LeaseId, LogIndex, MemberId, Monotonic, Reject, RequestId, Term},
     limits,
-    propose::{Call, Read, Reply, Request, RequestIds, Ticket, Waiters, Write},
+    propose::{Call, Part, Read, Reply, Request, RequestIds, Ticket, Waiters, Write},
     raft::Consensus,
     wal::{Batch, LogEncoder, WalSnapshot},
     wire::proto::etcdserverpb::{AlarmRequest, AlarmType, LeaseRevokeRequest, alarm_request::AlarmAction},
@@ -379,6 +379,7 @@ impl<T: Tree> Replica<T> {
                         stream: ticket.stream,
                         method: ticket.method,
                         outcome,
+                        part: Part::Whole,
                     },
                 ));
             }
@@ -656,6 +657,7 @@ pub fn refusal(ticket: Ticket, reject: Reject) -> Reply {
         stream: ticket.stream,
         method: ticket.method,
         outcome: Err(reject.into()),
+        part: Part::Whole,
     }
 }
 

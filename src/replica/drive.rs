@@ -228,9 +228,13 @@ pub async fn run<H: Host, M: crate::host::Map>(mut home: Home<H, M>) -> Result<H
             progress.works.durable_applied(),
             home.exchange.snapshots_in_flight() > 0,
         )?;
-        progress
-            .scans
-            .step(&mut home.replica, &mut progress.works, &mut progress.outputs);
+        progress.scans.step(
+            &mut home.replica,
+            &mut progress.works,
+            &home.desk,
+            now,
+            &mut progress.outputs,
+        );
         home.carry_out(&mut progress, now);
         home.tell_ready(&mut progress);
         home.tell_view(&mut progress);
