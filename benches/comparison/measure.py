@@ -2,9 +2,12 @@
 import json, math, os, re, shutil, signal, subprocess, time
 
 from comparison.cases import BY_NAME, LISTED, MANY
-from comparison.servers import FrozenDisk, Failed, PeakOfAnon, Server, differences, mean_of, probe, resting_connections, stolen_seconds
+from comparison.servers import FrozenDisk, Failed, PeakOfAnon, Server, differences, end_with_parent, mean_of, probe, resting_connections, stolen_seconds
 
 FIGURES = ("mean_us", "p50_us", "p99_us", "p99.9_us", "max_us", "per_second", "count")
+
+# What `ringd bench` is given: it ends by itself when a server says nothing for a minute.
+TOO_LONG_SECONDS = 150
 
 
 class Measurer:
@@ -47,7 +50,11 @@ class Measurer:
         """What `ringd bench` says: it refuses to report a run in which a request failed or the server died."""
         command = [self.options.ringd, "bench", *words.split(), "--endpoints", f"127.0.0.1:{server.port}", "-w", "json"]
         prefix = os.path.join(self.options.dir, "curve")
-        done = subprocess.run([*command, "--server-pid", str(server.process.pid), "--save", prefix], capture_output=True, text=True)
+        command += ["--server-pid", str(server.process.pid), "--save", prefix]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=TOO_LONG_SECONDS, preexec_fn=end_with_parent)
+        except subprocess.TimeoutExpired:
+            raise Failed(f"{server.name}: ringd bench {words}: no end within {TOO_LONG_SECONDS} s")
         if done.returncode != 0:
             raise Failed(f"{server.name}: ringd bench {words}: {done.stderr.strip()}")
         return json.loads(done.stdout)
@@ -167,7 +174,7 @@ class Measurer:
 
     def begin(self, command):
         # A group of its own, so that what a shell started ends with it.
-        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True, preexec_fn=end_with_parent)
 
     def h2load(self, server, case, words, seconds):
         """h2load believes in HTTP's 200, which gRPC's refusals have too: the server's own count of OKs must agree."""

@@ -20,7 +20,10 @@ def drawing(curves):
     while step <= right:
         label = "0 %" if step == 1 else f"{100 * (1 - 1 / step):.10g} %"
         parts.append(f'<line x1="{at_x(step):.1f}" y1="{TOP}" x2="{at_x(step):.1f}" y2="{HEIGHT - BOTTOM}" stroke="#ddd"/>')
-        parts.append(f'<text x="{at_x(step):.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{label}</text>')
+        # The last one must not stick out.
+        anchor = "end" if at_x(step) > WIDTH - RIGHT - 16 else "middle"
+        x = WIDTH - 2 if anchor == "end" else at_x(step)
+        parts.append(f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="{anchor}">{label}</text>')
         step *= 10
     step = low
     while step <= high * 1.0001:

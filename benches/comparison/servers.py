@@ -1,5 +1,5 @@
 """The two servers, and what the kernel and they themselves say of what they use."""
-import mmap, os, re, resource, shutil, signal, socket, statistics, subprocess, threading, time, urllib.request
+import ctypes, mmap, os, re, resource, shutil, signal, socket, statistics, subprocess, threading, time, urllib.request
 
 
 def free_ports(count):
@@ -9,6 +9,15 @@ def free_ports(count):
     finally:
         for one in sockets:
             one.close()
+
+
+PR_SET_PDEATHSIG = 1
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def end_with_parent():
+    """In a new process: it ends when this program does, also when this one is killed."""
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
 class Failed(Exception):
@@ -31,7 +40,7 @@ class Server:
         arguments += ["--initial-cluster", f"default={peer}", "--log-level", "error", "--quota-backend-bytes", str(8 << 30)]
         began = time.perf_counter()
         with open(self.directory + ".log", "a") as log:
-            self.process = subprocess.Popen(arguments, stdout=log, stderr=log)
+            self.process = subprocess.Popen(arguments, stdout=log, stderr=log, preexec_fn=end_with_parent)
         while time.perf_counter() - began < 60:
             if self.process.poll() is not None:
                 last = [line for line in open(self.directory + ".log", errors="replace") if line.strip()][-1:]
