@@ -65,9 +65,9 @@ impl Walk {
 impl RangeList {
     /// A list that has measured nothing yet; gives the scan back if it is to be sorted. The other arguments are those of
     /// [`super::encode_range_response`].
-    pub fn new(scan: RangeScan, header: Bytes, keys_only: bool) -> Result<RangeList, RangeScan> {
+    pub fn new(scan: RangeScan, header: Bytes, keys_only: bool) -> Result<RangeList, Box<RangeScan>> {
         if !scan.is_plain() {
-            return Err(scan);
+            return Err(Box::new(scan));
         }
         Ok(RangeList {
             encoded_len: head_len(&header),

@@ -91,7 +91,7 @@ impl Scans {
         let stage = match RangeList::new(scan, header.clone(), keys_only) {
             Ok(list) => Stage::MeasureList(Box::new(list)),
             Err(scan) => Stage::Walk {
-                scan,
+                scan: *scan,
                 header,
                 keys_only,
             },
