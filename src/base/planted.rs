@@ -38,6 +38,12 @@ pub enum Planted {
     PreviousForgotten,
     /// Progress is told for watchers that are behind.
     ProgressAhead,
+    /// Progress is told for watchers whose start is yet to come.
+    ProgressOfFuture,
+    /// Progress that was asked for while a watcher was behind is never told.
+    ProgressWithheld,
+    /// A question for the read index that is asked again, for later reads too, has the number that it had.
+    ReadContextReused,
     /// Names of the log's segments are not synced.
     SegmentNameUnsynced,
     /// A snapshot is read from a version that may be written over.

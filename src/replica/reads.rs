@@ -11,7 +11,10 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use crate::base::{LogIndex, MemberId, Monotonic};
+use crate::base::{
+    LogIndex, MemberId, Monotonic,
+    planted::{Planted, is_planted},
+};
 
 /// Time after which a question that got no answer is asked again (etcd: 500 ms).
 const RETRY_AFTER: Duration = Duration::from_millis(500);
@@ -59,6 +62,9 @@ impl<T> ReadQueue<T> {
             // Those who wait may share the new question; the old one's answer, should it still come, is ignored.
             asked.reads.append(&mut self.waiting);
             std::mem::swap(&mut asked.reads, &mut self.waiting);
+            if is_planted(Planted::ReadContextReused) {
+                self.context = asked.context.wrapping_sub(1);
+            }
             self.asked = None;
         }
         if self.waiting.is_empty() {
