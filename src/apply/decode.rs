@@ -76,19 +76,25 @@ fn envelope(data: &Bytes) -> Result<Option<(RequestId, u32, Bytes)>, Malformed> 
         match (tag, wire_type) {
             (TAG_ID, WireType::Varint) => id = decode_varint(&mut rest)?,
             (TAG_HEADER, WireType::LengthDelimited) => header_id = id_of_header(take(&mut rest)?)?,
-            (TAG_V2..=11 | 1000..=9900, WireType::LengthDelimited) => {
+            (tag, WireType::LengthDelimited) if is_request(tag) => {
                 let len = take(&mut rest)?.len();
                 let end = data.len() - rest.len();
                 if found.replace((tag, end - len..end)).is_some() {
                     return Ok(None);
                 }
             }
-            (TAG_ID..=11 | TAG_HEADER | 1000..=9900, _) => return Err(Malformed),
+            (tag, _) if matches!(tag, TAG_ID | TAG_HEADER) || is_request(tag) => return Err(Malformed),
+            // Of a newer etcd: what it says besides is passed over, as a whole message would be read.
             _ => skip_field(wire_type, tag, &mut rest, DecodeContext::default())?,
         }
     }
     let id = if id == 0 { header_id } else { id };
     Ok(found.map(|(tag, body)| (RequestId(id), tag, data.slice(body))))
+}
+
+/// Whether a field of the message is a request.
+fn is_request(tag: u32) -> bool {
+    matches!(tag, TAG_V2..=11 | 1000 | 1011..=1013 | 1100..=1107 | 1200..=1204 | 1300..=1302 | 9900)
 }
 
 /// The id in a `RequestHeader`; user and revision are not looked at.

@@ -522,6 +522,15 @@ fn duration(matches: &ArgMatches, name: &str) -> Result<Duration, String> {
         .map_err(|_| format!("--{name} must not be negative"))
 }
 
+/// Runs outside bytes, one argument per line, through the command line of `ringd bench`.
+pub fn fuzz_arguments(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let arguments = std::iter::once("bench").chain(text.split('\n'));
+    if let Ok(matches) = program().try_get_matches_from(arguments) {
+        let _ = plan(&matches);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -33,7 +33,7 @@ mod watching;
 #[cfg(test)]
 mod tests;
 
-pub use arguments::{plan, program};
+pub use arguments::{fuzz_arguments, plan, program};
 pub use control::Control;
 pub use plan::{
     Arrivals, Consistency, KeyOrder, Kubernetes, Load, Outputs, Plan, PrintFormat, RangeWork, ValueSizes, WatchWork,

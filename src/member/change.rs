@@ -185,6 +185,13 @@ impl Membership {
     }
 }
 
+/// Runs outside bytes through what reads a change of the members from the log; must not panic.
+pub fn fuzz_change(bytes: &[u8]) {
+    if let Ok(change) = <ConfChange as prost::Message>::decode(bytes) {
+        let _ = MemberChange::parse(&change);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

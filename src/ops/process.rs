@@ -81,7 +81,7 @@ impl ProcessFacts {
         ProcessFacts {
             cpu_seconds: field(14)
                 .zip(field(15))
-                .map(|(user, kernel)| (user + kernel) as f64 / TICKS_PER_SECOND),
+                .map(|(user, kernel)| user.saturating_add(kernel) as f64 / TICKS_PER_SECOND),
             fd_limit: limit(&texts.limits, "Max open files"),
             fd_used: texts.fd_count,
             resident_bytes: status_bytes(&texts.status, "VmRSS:"),
@@ -107,7 +107,7 @@ fn limit(limits: &str, name: &str) -> Option<u64> {
 fn status_bytes(status: &str, name: &str) -> Option<u64> {
     let row = status.lines().find_map(|line| line.strip_prefix(name))?;
     let kibibytes: u64 = row.split_whitespace().next()?.parse().ok()?;
-    Some(kibibytes * 1024)
+    Some(kibibytes.saturating_mul(1024))
 }
 
 /// Received and sent bytes of all interfaces.
@@ -119,11 +119,27 @@ fn network_bytes(net_dev: &str) -> Option<(u64, u64)> {
         };
         let numbers: Vec<u64> = numbers.split_whitespace().map_while(|text| text.parse().ok()).collect();
         if let (Some(received), Some(sent)) = (numbers.first(), numbers.get(8)) {
-            let (received_total, sent_total) = total.unwrap_or((0, 0));
-            total = Some((received_total + received, sent_total + sent));
+            let (received_total, sent_total) = total.unwrap_or((0_u64, 0_u64));
+            total = Some((
+                received_total.saturating_add(*received),
+                sent_total.saturating_add(*sent),
+            ));
         }
     }
     total
+}
+
+/// Runs outside bytes through what reads the kernel's texts.
+pub fn fuzz_texts(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes).into_owned();
+    ProcessFacts::parse(&ProcTexts {
+        stat: text.clone(),
+        machine_stat: text.clone(),
+        limits: text.clone(),
+        status: text.clone(),
+        net_dev: text,
+        ..ProcTexts::default()
+    });
 }
 
 #[cfg(test)]

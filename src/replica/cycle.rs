@@ -34,7 +34,7 @@ use crate::{
         planted::{Planted, is_planted},
     },
     limits,
-    propose::{Call, Read, Reply, Request, RequestIds, Ticket, Waiters, Write},
+    propose::{Call, Part, Read, Reply, Request, RequestIds, Ticket, Waiters, Write},
     raft::Consensus,
     wal::{Batch, LogEncoder, WalSnapshot},
     wire::proto::etcdserverpb::{AlarmRequest, AlarmType, LeaseRevokeRequest, alarm_request::AlarmAction},
@@ -388,6 +388,7 @@ impl<T: Tree> Replica<T> {
                         stream: ticket.stream,
                         method: ticket.method,
                         outcome,
+                        part: Part::Whole,
                     },
                 ));
             }
@@ -682,6 +683,7 @@ pub fn refusal(ticket: Ticket, reject: Reject) -> Reply {
         stream: ticket.stream,
         method: ticket.method,
         outcome: Err(reject.into()),
+        part: Part::Whole,
     }
 }
 

@@ -6,6 +6,7 @@ pub mod calls;
 pub mod cluster;
 pub mod desk;
 pub mod drive;
+pub mod fuzz;
 pub mod health;
 pub mod http;
 pub mod kv;

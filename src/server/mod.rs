@@ -217,7 +217,11 @@ pub async fn home<H: Host, M: Map, T: Transport<H>>(
         ready,
         stop: stop_notify,
     };
-    let ended = run_home(home).await.map_err(|fault: Fault| fault.to_string())?;
+    let ended = run_home(home).await.map_err(|fault| match fault {
+        // The store knows its file by no name.
+        Fault::Store(fault) => format!("{}: {fault}", database.display()),
+        fault => fault.to_string(),
+    })?;
     drop(ended);
     wal.close().await;
     Ok(())
@@ -324,6 +328,7 @@ fn boot_options(config: &Config, paths: &Paths) -> BootOptions {
     let election_ticks = config.election_ticks() as u32;
     let sync = match config.wal_sync {
         _ if config.unsafe_no_fsync => WalSync::None,
+        WalSyncChoice::Auto => WalSync::Auto,
         WalSyncChoice::Dsync => WalSync::Dsync,
         WalSyncChoice::Fdatasync => WalSync::WriteThenSync,
     };

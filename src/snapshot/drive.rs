@@ -59,21 +59,24 @@ impl<H: Host> SnapshotFiles<H> {
         assert!(snapshot.get_metadata().index > 0, "an empty snapshot is not saved");
         let disk = self.host.disk();
         let unfinished = self.directory.join(UNFINISHED_NAME);
-        if disk.exists(&unfinished).await? {
-            disk.remove(&unfinished).await?;
+        if disk.exists(&unfinished).await.map_err(at("look for", &unfinished))? {
+            disk.remove(&unfinished).await.map_err(at("remove", &unfinished))?;
         }
         let began = self.host.now();
         let bytes = file::encode(snapshot);
         let encode = self.host.now().since(began);
-        let created = disk.open(&unfinished, OpenMode::CreateNew).await?;
-        created.write_bytes_at(0, &bytes).await?;
+        let created = disk.open(&unfinished, OpenMode::CreateNew).await;
+        let created = created.map_err(at("create", &unfinished))?;
+        let is_written = created.write_bytes_at(0, &bytes).await;
+        is_written.map_err(at("write", &unfinished))?;
         let written = self.host.now();
-        created.sync_data().await?;
+        created.sync_data().await.map_err(at("sync", &unfinished))?;
         let sync = self.host.now().since(written);
         drop(created);
         let path = self.directory.join(SnapName::of(snapshot).to_string());
-        disk.rename(&unfinished, &path).await?;
-        disk.sync_directory(&self.directory).await?;
+        disk.rename(&unfinished, &path).await.map_err(at("name", &path))?;
+        let is_named = disk.sync_directory(&self.directory).await;
+        is_named.map_err(at("sync", &self.directory))?;
         Ok(SaveReport { encode, sync })
     }
 
@@ -93,7 +96,8 @@ impl<H: Host> SnapshotFiles<H> {
         names.sort_unstable();
         for name in names.iter().rev() {
             let path = self.directory.join(name);
-            match file::decode(&self.host.disk().read_file(&path).await?) {
+            let bytes = self.host.disk().read_file(&path).await;
+            match file::decode(&bytes.map_err(at("read", &path))?) {
                 Ok(snapshot) if is_wanted(&snapshot) => return Ok(Some(snapshot)),
                 Ok(_) => {}
                 Err(fault) => self.set_aside(&path, fault).await?,
@@ -107,7 +111,8 @@ impl<H: Host> SnapshotFiles<H> {
         broken_path.push(".broken");
         let broken_path = PathBuf::from(broken_path);
         tracing::warn!(path = %path.display(), error = %fault, "failed to read a snap file");
-        self.host.disk().rename(path, &broken_path).await?;
+        let is_renamed = self.host.disk().rename(path, &broken_path).await;
+        is_renamed.map_err(at("set aside", path))?;
         tracing::warn!(
             path = %path.display(), broken_path = %broken_path.display(), "renamed to a broken snap file"
         );
@@ -160,7 +165,8 @@ impl<H: Host> SnapshotFiles<H> {
     }
 
     async fn list(&self, suffix: &str) -> io::Result<Vec<String>> {
-        let mut names = self.host.disk().list(&self.directory).await?;
+        let names = self.host.disk().list(&self.directory).await;
+        let mut names = names.map_err(at("list", &self.directory))?;
         names.retain(|name| name.ends_with(suffix));
         Ok(names)
     }
@@ -168,10 +174,20 @@ impl<H: Host> SnapshotFiles<H> {
     async fn remove(&self, why: &str, names: Vec<String>) -> io::Result<Vec<String>> {
         for name in &names {
             let path = self.directory.join(name);
-            self.host.disk().remove(&path).await?;
+            self.host.disk().remove(&path).await.map_err(at("remove", &path))?;
             tracing::info!(path = %path.display(), "{why}");
         }
         Ok(names)
+    }
+}
+
+/// What was wanted of which file, before the system's words on why it failed.
+pub(super) fn at<'p>(operation: &'static str, path: &'p Path) -> impl FnOnce(io::Error) -> io::Error + 'p {
+    move |error| {
+        io::Error::new(
+            error.kind(),
+            format!("cannot {operation} '{}': {error}", path.display()),
+        )
     }
 }
 

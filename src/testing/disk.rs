@@ -4,15 +4,20 @@
 //! Writes and syncs are begun at once when first polled and finish by themselves, also if their future is dropped: a
 //! write under way when the power fails may leave any of its sectors. On a machine that has crashed nothing finishes.
 
-use std::{io, path::Path, rc::Rc};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    rc::Rc,
+};
 
 use super::{
     faults::DiskFaults,
     memory::{Region, SimMap},
     random::Random,
     storage::Begun,
+    trap::{Moment, Operation},
     tree::Inode,
-    world::{MachineId, Outcome, Wait, World, digest},
+    world::{Machine, MachineId, Outcome, Wait, World, digest},
 };
 use crate::host::{DIRECT_ALIGN, Disk, File, OpenMode};
 
@@ -37,12 +42,14 @@ pub struct SimFile {
 struct Open {
     disk: SimDisk,
     inode: Inode,
+    /// Its name when it was opened.
+    path: PathBuf,
     /// Life of the machine and number of the open file: locks belong to it.
     owner: (u64, u64),
 }
 
-/// Memory for a write.
-pub struct SimBuffer(Vec<u8>);
+/// Memory for a write, which what is under way shares until it is changed.
+pub struct SimBuffer(Rc<Vec<u8>>);
 
 impl AsRef<[u8]> for SimBuffer {
     fn as_ref(&self) -> &[u8] {
@@ -52,7 +59,7 @@ impl AsRef<[u8]> for SimBuffer {
 
 impl AsMut<[u8]> for SimBuffer {
     fn as_mut(&mut self) -> &mut [u8] {
-        &mut self.0
+        Rc::make_mut(&mut self.0).as_mut_slice()
     }
 }
 
@@ -73,14 +80,17 @@ impl SimDisk {
         self.world.is_alive(self.machine, self.incarnation)
     }
 
+    fn pass_trap(&self, operation: Operation, moment: Moment, path: &Path) {
+        self.world.pass_trap(self.machine, operation, moment, path);
+    }
+
     fn faults(&self) -> DiskFaults {
         self.world
             .with_machine(self.machine, |machine| machine.faults.disk.clone())
     }
 
-    fn draw(&self, share: impl FnOnce(&DiskFaults) -> f64) -> bool {
-        let share = share(&self.faults());
-        self.world.chaos.borrow_mut().chance(share)
+    fn sync_fails(&self) -> bool {
+        self.world.strikes("sync error", self.faults().sync_error)
     }
 
     fn duration_nanos(&self, effort: Effort) -> u64 {
@@ -93,13 +103,14 @@ impl SimDisk {
             }
         };
         let faults = self.faults();
-        let mut chaos = self.world.chaos.borrow_mut();
-        let stall = if chaos.chance(faults.stall) {
+        let is_stalled = self.world.strikes("disk stall", faults.stall)
+            || matches!(effort, Effort::Sync) && self.world.strikes("sync stall", faults.sync_stall);
+        let stall = if is_stalled {
             faults.stall_for.as_nanos() as u64
         } else {
             0
         };
-        chaos.within(range) + stall
+        self.world.chaos.borrow_mut().within(range) + stall
     }
 
     /// An operation that may be given up while it waits. On a machine that has crashed it never ends.
@@ -173,12 +184,19 @@ impl SimDisk {
         };
         let len = inode.borrow().current().len();
         let growth = new_len.saturating_sub(len);
-        let files = self.world.with_machine(self.machine, |machine| machine.tree.files());
-        let used: u64 = files.iter().map(|file| file.borrow().current().len()).sum();
+        let used = self.world.with_machine(self.machine, |machine| machine.used_bytes());
         if growth > 0 && used.saturating_add(growth) > capacity {
+            self.world.count("disk full");
             return Err(code(libc::ENOSPC));
         }
         Ok(())
+    }
+}
+
+impl Machine {
+    /// Bytes that its files have together.
+    pub(super) fn used_bytes(&self) -> u64 {
+        self.tree.files().iter().map(|file| file.borrow().current().len()).sum()
     }
 }
 
@@ -203,6 +221,7 @@ impl Disk for SimDisk {
             open: Rc::new(Open {
                 disk: self.clone(),
                 inode,
+                path: path.to_owned(),
                 owner,
             }),
         })
@@ -234,8 +253,11 @@ impl Disk for SimDisk {
     }
 
     async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.operation("rename", Effort::Read, to, |tree| tree.rename(from, to))
-            .await
+        self.pass_trap(Operation::Rename, Moment::Begin, to);
+        let rename = |tree: &mut super::tree::Tree| tree.rename(from, to);
+        let renamed = self.operation("rename", Effort::Read, to, rename).await;
+        self.pass_trap(Operation::Rename, Moment::End, to);
+        renamed
     }
 
     async fn remove(&self, path: &Path) -> io::Result<()> {
@@ -244,11 +266,14 @@ impl Disk for SimDisk {
     }
 
     async fn sync_directory(&self, path: &Path) -> io::Result<()> {
-        if self.draw(|faults| faults.sync_error) {
+        if self.sync_fails() {
             return Err(code(libc::EIO));
         }
-        self.operation("sync_directory", Effort::Sync, path, |tree| tree.sync_directory(path))
-            .await
+        self.pass_trap(Operation::SyncDirectory, Moment::Begin, path);
+        let sync = |tree: &mut super::tree::Tree| tree.sync_directory(path);
+        let synced = self.operation("sync_directory", Effort::Sync, path, sync).await;
+        self.pass_trap(Operation::SyncDirectory, Moment::End, path);
+        synced
     }
 }
 
@@ -263,7 +288,7 @@ impl SimFile {
         self.disk.world.record(what, &numbers);
     }
 
-    async fn write(&self, offset: u64, bytes: Vec<u8>) -> io::Result<()> {
+    async fn write(&self, offset: u64, bytes: Rc<Vec<u8>>) -> io::Result<()> {
         if self.mode == OpenMode::Read {
             return Err(code(libc::EBADF));
         }
@@ -275,6 +300,7 @@ impl SimFile {
         });
         self.record("write", offset, &bytes, false);
         self.open.inode.borrow_mut().begin(id, Begun { offset, bytes });
+        self.disk.pass_trap(Operation::Write, Moment::Begin, &self.open.path);
         let effort = if is_durable { Effort::Sync } else { Effort::Write };
         let open = Rc::clone(&self.open);
         self.disk
@@ -282,35 +308,36 @@ impl SimFile {
                 let Some(Begun { offset, bytes }) = open.inode.borrow_mut().finish(id) else {
                     return Err(code(libc::EIO));
                 };
-                finish_write(disk, &open.inode, offset, bytes, is_durable)
+                let finished = finish_write(disk, &open.inode, offset, bytes, is_durable);
+                disk.pass_trap(Operation::Write, Moment::End, &open.path);
+                finished
             })
             .await
     }
 }
 
-fn finish_write(disk: &SimDisk, inode: &Inode, offset: u64, bytes: Vec<u8>, is_durable: bool) -> io::Result<()> {
-    let faults = disk.faults();
-    let mut chaos = disk.world.chaos.borrow_mut();
+fn finish_write(disk: &SimDisk, inode: &Inode, offset: u64, bytes: Rc<Vec<u8>>, is_durable: bool) -> io::Result<()> {
+    let (faults, world) = (disk.faults(), &disk.world);
     let mut storage = inode.borrow_mut();
-    let mut put = |offset: u64, bytes: Vec<u8>| {
+    let mut put = |offset: u64, bytes: Rc<Vec<u8>>| {
         if is_durable {
             storage.write_durable(offset, &bytes);
         } else {
             storage.write(offset, bytes);
         }
     };
-    if chaos.chance(faults.write_error) {
-        let part = chaos.below(bytes.len() as u64 / 512 + 1) as usize * 512;
-        put(offset, bytes[..part].to_vec());
+    if world.strikes("write error", faults.write_error) {
+        let part = world.chaos.borrow_mut().below(bytes.len() as u64 / 512 + 1) as usize * 512;
+        put(offset, Rc::new(bytes[..part].to_vec()));
         disk.world.record("write_error", &[offset]);
         return Err(code(libc::EIO));
     }
-    if chaos.chance(faults.write_lost) {
+    if world.strikes("write lost", faults.write_lost) {
         disk.world.record("write_lost", &[offset]);
         return Ok(());
     }
-    let place = if chaos.chance(faults.write_misdirected) {
-        misdirect(offset, &mut chaos)
+    let place = if world.strikes("write misdirected", faults.write_misdirected) {
+        misdirect(offset, &mut world.chaos.borrow_mut())
     } else {
         offset
     };
@@ -343,14 +370,14 @@ impl File for SimFile {
 
     fn buffer(&self, len: usize) -> SimBuffer {
         assert!(len > 0 && len.is_multiple_of(DIRECT_ALIGN), "buffer of {len} bytes");
-        SimBuffer(vec![0; len])
+        SimBuffer(Rc::new(vec![0; len]))
     }
 
     async fn write_at(&self, offset: u64, buffer: SimBuffer) -> (io::Result<()>, SimBuffer) {
         if self.is_direct_mode() {
             assert!(offset.is_multiple_of(DIRECT_ALIGN as u64), "direct write at {offset}");
         }
-        (self.write(offset, buffer.0.clone()).await, buffer)
+        (self.write(offset, Rc::clone(&buffer.0)).await, buffer)
     }
 
     async fn write_bytes_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
@@ -358,7 +385,7 @@ impl File for SimFile {
             !self.is_direct_mode(),
             "borrowed bytes cannot be written to a direct file"
         );
-        self.write(offset, bytes.to_vec()).await
+        self.write(offset, Rc::new(bytes.to_vec())).await
     }
 
     async fn read_at(&self, offset: u64, len: usize) -> io::Result<Vec<u8>> {
@@ -371,15 +398,15 @@ impl File for SimFile {
             .disk
             .detached(Effort::Read, move |disk| {
                 let faults = disk.faults();
-                let mut chaos = disk.world.chaos.borrow_mut();
-                if chaos.chance(faults.read_error) {
+                if disk.world.strikes("read error", faults.read_error) {
                     return Err(code(libc::EIO));
                 }
                 let storage = open.inode.borrow();
                 let left = storage.current().len().saturating_sub(offset);
                 let mut bytes = vec![0; len.min(usize::try_from(left).unwrap_or(usize::MAX))];
                 storage.current().read(offset, &mut bytes);
-                if !bytes.is_empty() && chaos.chance(faults.read_flip) {
+                if !bytes.is_empty() && disk.world.strikes("read flip", faults.read_flip) {
+                    let mut chaos = disk.world.chaos.borrow_mut();
                     let place = chaos.index(bytes.len());
                     bytes[place] ^= 1 << chaos.below(8);
                 }
@@ -392,10 +419,11 @@ impl File for SimFile {
 
     async fn sync_data(&self) -> io::Result<()> {
         let point = self.open.inode.borrow().sync_point();
+        self.disk.pass_trap(Operation::Sync, Moment::Begin, &self.open.path);
         let open = Rc::clone(&self.open);
         self.disk
             .detached(Effort::Sync, move |disk| {
-                let is_error = disk.draw(|faults| faults.sync_error);
+                let is_error = disk.sync_fails();
                 disk.world
                     .record("sync", &[disk.machine.0 as u64, open.owner.1, u64::from(!is_error)]);
                 if is_error {
@@ -403,6 +431,7 @@ impl File for SimFile {
                     return Err(code(libc::EIO));
                 }
                 open.inode.borrow_mut().sync(point);
+                disk.pass_trap(Operation::Sync, Moment::End, &open.path);
                 Ok(())
             })
             .await

@@ -12,7 +12,8 @@ pub struct Faults {
     pub net: NetFaults,
 }
 
-/// What goes wrong on a disk.
+/// What goes wrong on a disk. Short reads are no fault of [`crate::host::File`], which gives fewer bytes than asked for only
+/// at the end: `ring/` asks again.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct DiskFaults {
     /// Reads that fail (EIO).
@@ -30,6 +31,8 @@ pub struct DiskFaults {
     pub sync_error: f64,
     /// Operations that take `stall_for` longer.
     pub stall: f64,
+    /// Syncs and durable writes that do so besides.
+    pub sync_stall: f64,
     /// How long a stall is.
     pub stall_for: Duration,
     /// Bytes that all files together may have; more is ENOSPC. `None`: no bound.
@@ -51,6 +54,8 @@ pub struct NetFaults {
     pub short_read: f64,
     /// Writes that take fewer bytes than there is room for.
     pub short_write: f64,
+    /// Writes after which neither end hears of the other any more: each has a connection that is half open.
+    pub half_open: f64,
 }
 
 /// How long things take, in nanoseconds; each operation draws from its range.

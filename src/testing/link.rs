@@ -102,13 +102,17 @@ impl<T: 'static> Links<T> {
         let Some(machine) = self.listeners.borrow().get(&address).map(|listener| listener.machine) else {
             return self.lose(from.clone(), on_obstacle);
         };
-        let mut chaos = self.world.chaos.borrow_mut();
-        let is_lost = chaos.chance(faults.loss);
-        let mut nanos = chaos.within(self.world.timing.borrow().wire_nanos.clone());
-        if chaos.chance(faults.delay) {
-            nanos += chaos.below(faults.delay_for.as_nanos() as u64 + 1);
+        let is_lost = self.world.strikes("message lost", faults.loss);
+        let range = self.world.timing.borrow().wire_nanos.clone();
+        let mut nanos = self.world.chaos.borrow_mut().within(range);
+        if self.world.strikes("late message", faults.delay) {
+            let late = self
+                .world
+                .chaos
+                .borrow_mut()
+                .below(faults.delay_for.as_nanos() as u64 + 1);
+            nanos += late;
         }
-        drop(chaos);
         self.world.record(
             "link_sent",
             &[from.machine().0 as u64, machine.0 as u64, digest, u64::from(is_lost)],

@@ -5,51 +5,40 @@
 #![allow(unsafe_code)]
 
 use std::{
-    alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error},
-    io,
-    ptr::NonNull,
-    slice,
+    io, slice,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
 };
 
+use memmap2::{MmapMut, MmapRaw};
+
 use crate::host::Map;
 
-/// Zeroed memory of a fixed size. Untouched pages cost nothing: the system gives zeroed memory lazily.
+/// Zeroed memory of a fixed size. Untouched pages cost nothing: the system gives zeroed memory lazily, which an allocator
+/// that had freed as much before would clear itself.
 #[derive(Debug)]
 pub struct Region {
-    start: NonNull<u8>,
-    layout: Layout,
+    memory: MmapRaw,
     // Bytes that the file has; reading beyond is a bug that the real host answers with a signal.
     len: AtomicU64,
 }
-
-// SAFETY: the region owns its memory, which any thread may free. Sharing is covered by the contract above: who writes
-// (the simulation, on one thread) and who reads never touch the same byte at once.
-unsafe impl Send for Region {}
-// SAFETY: as for `Send`.
-unsafe impl Sync for Region {}
 
 impl Region {
     /// A region of `capacity` bytes.
     pub fn new(capacity: u64) -> Arc<Region> {
         let size = usize::try_from(capacity.max(1)).expect("a capacity that memory can have");
-        // With a larger alignment the allocator would clear the memory itself, and so touch all of it.
-        let layout = Layout::from_size_align(size, 16).expect("a capacity that memory can have");
-        // SAFETY: the size is not zero.
-        let start = NonNull::new(unsafe { alloc_zeroed(layout) }).unwrap_or_else(|| handle_alloc_error(layout));
+        let memory = MmapMut::map_anon(size).expect("memory for a map");
         Arc::new(Region {
-            start,
-            layout,
+            memory: MmapRaw::from(memory),
             len: AtomicU64::new(0),
         })
     }
 
     /// Bytes that it may have.
     pub fn capacity(&self) -> u64 {
-        self.layout.size() as u64
+        self.memory.len() as u64
     }
 
     /// Copies bytes in; what lies beyond the capacity is left out.
@@ -62,8 +51,8 @@ impl Region {
         // SAFETY: `offset + count` is within the allocation; `bytes` is not part of it, since slices of the region are
         // shared and nothing is written under them.
         unsafe {
-            self.start
-                .as_ptr()
+            self.memory
+                .as_mut_ptr()
                 .add(offset as usize)
                 .copy_from(bytes.as_ptr(), count)
         };
@@ -76,8 +65,8 @@ impl Region {
         if first < last {
             // SAFETY: the range is within the allocation.
             unsafe {
-                self.start
-                    .as_ptr()
+                self.memory
+                    .as_mut_ptr()
                     .add(first as usize)
                     .write_bytes(0, (last - first) as usize)
             };
@@ -93,14 +82,7 @@ impl Region {
         assert!(end <= limit, "bytes {offset}..{end} of a file of {limit}");
         // SAFETY: the range is within the allocation, which lives as long as `self`; that nothing is written there
         // meanwhile is the caller's part.
-        unsafe { slice::from_raw_parts(self.start.as_ptr().add(offset as usize), len) }
-    }
-}
-
-impl Drop for Region {
-    fn drop(&mut self) {
-        // SAFETY: allocated with this layout, and freed once.
-        unsafe { dealloc(self.start.as_ptr(), self.layout) };
+        unsafe { slice::from_raw_parts(self.memory.as_ptr().add(offset as usize), len) }
     }
 }
 

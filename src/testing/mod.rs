@@ -32,10 +32,12 @@ mod memory;
 mod net;
 mod random;
 mod storage;
+mod trap;
 mod tree;
 mod world;
 
 use std::{
+    collections::BTreeMap,
     future::Future,
     io,
     path::Path,
@@ -53,6 +55,7 @@ pub use memory::{Region, SimMap};
 pub use net::{SimListener, SimNet, SimStream};
 pub use random::Random;
 pub use storage::SECTOR_BYTES;
+pub use trap::{Moment, Operation, PathPart, Trap};
 pub use world::MachineId;
 
 use crate::base::Monotonic;
@@ -141,37 +144,22 @@ impl Sim {
 
     /// As [`Sim::crash`], with a say in what becomes of what was not synced.
     pub fn crash_with(&self, host: &SimHost, unsynced: Unsynced) {
-        let owner = self.end_life(host, true);
-        self.world.end_tasks(owner);
-        let mut chaos = self.world.chaos.borrow_mut().fork(4);
-        self.world.with_machine(host.machine(), |machine| {
-            machine.boot += 1;
-            machine.under_way.clear();
-            machine.lingering.clear();
-            machine.tree.crash(unsynced, &mut chaos);
-        });
+        self.world.crash(host.machine(), unsynced);
+    }
+
+    /// The power of a machine will fail at an effect of its present life; the trap set before is forgotten.
+    pub fn crash_at(&self, host: &SimHost, trap: Trap) {
+        assert!(trap.number > 0, "operations are counted from 1");
+        self.world
+            .with_machine(host.machine(), |machine| machine.trap = Some(trap));
     }
 
     /// The machine's process is killed: its tasks end and its sockets are closed, but the system goes on, and with it what
     /// was written and not synced. The machine is down until it is restarted.
     pub fn kill(&self, host: &SimHost) {
-        let owner = self.end_life(host, false);
+        self.world.count("kill");
+        let owner = self.world.end_life(host.machine(), false);
         self.world.end_tasks(owner);
-    }
-
-    fn end_life(&self, host: &SimHost, is_power_failure: bool) -> (MachineId, u64) {
-        let id = host.machine();
-        let owner = self.world.with_machine(id, |machine| {
-            assert!(machine.is_up, "{} is down already", machine.name);
-            machine.is_up = false;
-            machine.is_powered = !is_power_failure;
-            machine.is_paused = false;
-            machine.parked.clear();
-            (id, machine.incarnation)
-        });
-        self.world.record("end", &[id.0 as u64, u64::from(is_power_failure)]);
-        self.world.end_sockets(owner, is_power_failure);
-        owner
     }
 
     /// Starts a machine that is down: a new life on the same disk.
@@ -190,6 +178,7 @@ impl Sim {
 
     /// Stops a machine's tasks without ending them (a stopped process, a stalled virtual machine); its clock goes on.
     pub fn pause(&self, host: &SimHost) {
+        self.world.count("pause");
         self.world.record("pause", &[host.machine().0 as u64]);
         self.world
             .with_machine(host.machine(), |machine| machine.is_paused = true);
@@ -203,6 +192,7 @@ impl Sim {
 
     /// Cuts the way from one machine to another; the way back stays.
     pub fn cut(&self, from: &SimHost, to: &SimHost) {
+        self.world.count("one way cut");
         self.world
             .record("cut", &[from.machine().0 as u64, to.machine().0 as u64]);
         self.world.set_cut(from.machine(), to.machine(), true);
@@ -252,6 +242,7 @@ impl Sim {
     /// Sets a machine's clocks. The monotonic one goes on from where it is.
     pub fn set_clock(&self, host: &SimHost, clock: Clock) {
         let now = self.world.now_nanos();
+        self.world.count("clock changed");
         self.world.with_machine(host.machine(), |machine| {
             machine.clock_base = (machine.clock_nanos(now), now);
             machine.clock = clock;
@@ -264,9 +255,33 @@ impl Sim {
             .world
             .with_machine(host.machine(), |machine| machine.tree.file(path))?;
         inode.borrow_mut().flip(offset, mask);
+        self.world.count("bit rot");
         self.world
             .record("flip", &[host.machine().0 as u64, offset, u64::from(mask)]);
         Ok(())
+    }
+
+    /// Puts bytes over others of a file, at rest and as seen, which nobody asked for: as a write that went astray does, or
+    /// whoever mends what one did. What lies beyond the file's end is left out.
+    pub fn overwrite(&self, host: &SimHost, path: &Path, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let inode = self
+            .world
+            .with_machine(host.machine(), |machine| machine.tree.file(path))?;
+        inode.borrow_mut().overwrite(offset, bytes);
+        self.world.count("bytes put over others");
+        self.world
+            .record("overwrite", &[host.machine().0 as u64, offset, world::digest(bytes)]);
+        Ok(())
+    }
+
+    /// Bytes that a machine's files have together.
+    pub fn used_bytes(&self, host: &SimHost) -> u64 {
+        self.world.with_machine(host.machine(), |machine| machine.used_bytes())
+    }
+
+    /// How often what went wrong until now, by the fault's name.
+    pub fn injected(&self) -> BTreeMap<&'static str, u64> {
+        self.world.injected()
     }
 
     /// A hash of all that has happened: equal for equal seeds and equal programs.

@@ -67,6 +67,8 @@ struct Pipe {
     is_reset: bool,
     /// The reader has gone: what still arrives is answered by a reset.
     is_abandoned: bool,
+    /// Nothing arrives any more, and nobody is told.
+    is_silent: bool,
     read_waker: Option<Waker>,
     write_waker: Option<Waker>,
 }
@@ -195,6 +197,7 @@ impl World {
             is_finished: false,
             is_reset: false,
             is_abandoned: false,
+            is_silent: false,
             read_waker: None,
             write_waker: None,
         }));
@@ -228,7 +231,7 @@ fn pump(world: &World, pipe: &Rc<RefCell<Pipe>>) {
         let (writer, reader) = (this.writer, this.reader);
         let is_due = this.under_way.front().is_some_and(|(at, _)| *at <= world.now_nanos());
         let is_reachable = world.with_machine(reader.0, |machine| machine.is_powered);
-        if !is_due || !is_reachable || world.network.borrow().is_cut(writer.0, reader.0) {
+        if !is_due || this.is_silent || !is_reachable || world.network.borrow().is_cut(writer.0, reader.0) {
             return;
         }
         let (_, item) = this.under_way.pop_front().expect("looked at above");
@@ -421,7 +424,7 @@ impl Listener for SimListener {
             .net
             .world
             .with_machine(self.net.machine, |machine| machine.faults.net.accept_error);
-        if self.net.world.chaos.borrow_mut().chance(share) {
+        if self.net.world.strikes("accept error", share) {
             return Err(io::Error::from_raw_os_error(libc::EMFILE));
         }
         std::future::poll_fn(|context| {
@@ -478,7 +481,7 @@ impl Stream for SimStream {
         let share = self
             .world
             .with_machine(pipe.reader.0, |machine| machine.faults.net.short_read);
-        let count = self.shortened(pipe.arrived.len().min(buffer.len()), share);
+        let count = self.shortened("short read", pipe.arrived.len().min(buffer.len()), share);
         // In two pieces at most: byte by byte this would be most of what a simulation does.
         let (first, second) = pipe.arrived.as_slices();
         let split = first.len().min(count);
@@ -515,13 +518,18 @@ impl Stream for SimStream {
         if buffer.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        if self.world.chaos.borrow_mut().chance(faults.reset) {
+        if self.world.strikes("reset", faults.reset) {
             self.world.record("net_reset", &[self.outgoing.borrow().id]);
             break_connection(&self.outgoing);
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
-        let count = self.shortened(capacity.min(buffer.len()), faults.short_write);
-        let is_late = self.world.chaos.borrow_mut().chance(faults.delay);
+        if self.world.strikes("half-open connection", faults.half_open) {
+            self.world.record("net_silent", &[self.outgoing.borrow().id]);
+            self.outgoing.borrow_mut().is_silent = true;
+            self.incoming.borrow_mut().is_silent = true;
+        }
+        let count = self.shortened("short write", capacity.min(buffer.len()), faults.short_write);
+        let is_late = self.world.strikes("late bytes", faults.delay);
         let extra = if is_late { faults.delay_for.as_nanos() as u64 } else { 0 };
         self.outgoing.borrow_mut().occupied += count;
         self.world
@@ -542,10 +550,9 @@ impl Stream for SimStream {
 }
 
 impl SimStream {
-    fn shortened(&self, count: usize, share: f64) -> usize {
-        let mut chaos = self.world.chaos.borrow_mut();
-        if count > 1 && chaos.chance(share) {
-            1 + chaos.index(count - 1)
+    fn shortened(&self, fault: &'static str, count: usize, share: f64) -> usize {
+        if count > 1 && self.world.strikes(fault, share) {
+            1 + self.world.chaos.borrow_mut().index(count - 1)
         } else {
             count
         }

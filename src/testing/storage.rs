@@ -10,6 +10,7 @@
 
 use std::{
     collections::BTreeMap,
+    rc::Rc,
     sync::{Arc, Weak},
 };
 
@@ -20,17 +21,19 @@ pub const SECTOR_BYTES: u64 = 512;
 const CHUNK_BYTES: u64 = 4096;
 const ZEROS: [u8; CHUNK_BYTES as usize] = [0; CHUNK_BYTES as usize];
 
-/// Bytes by position; what was never written is zero.
+type Chunk = [u8; CHUNK_BYTES as usize];
+
+/// Bytes by position; what was never written is zero. Copies share what neither has changed since.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Content {
-    chunks: BTreeMap<u64, Box<[u8; CHUNK_BYTES as usize]>>,
+    chunks: BTreeMap<u64, Rc<Chunk>>,
     len: u64,
 }
 
 /// A change that is not durable yet.
 #[derive(Clone, Debug)]
 enum Change {
-    Write { offset: u64, bytes: Vec<u8> },
+    Write { offset: u64, bytes: Rc<Vec<u8>> },
     SetLen(u64),
 }
 
@@ -47,7 +50,7 @@ pub struct Begun {
     /// Where.
     pub offset: u64,
     /// What.
-    pub bytes: Vec<u8>,
+    pub bytes: Rc<Vec<u8>>,
 }
 
 /// One file's content.
@@ -95,8 +98,8 @@ impl Content {
             let content = self
                 .chunks
                 .entry(chunk)
-                .or_insert_with(|| Box::new([0; CHUNK_BYTES as usize]));
-            content[within..within + part.len()].copy_from_slice(part);
+                .or_insert_with(|| Rc::new([0; CHUNK_BYTES as usize]));
+            Rc::make_mut(content)[within..within + part.len()].copy_from_slice(part);
         });
         self.len = self.len.max(offset + bytes.len() as u64);
     }
@@ -108,7 +111,7 @@ impl Content {
             if !len.is_multiple_of(CHUNK_BYTES)
                 && let Some(content) = self.chunks.get_mut(&(len / CHUNK_BYTES))
             {
-                content[(len % CHUNK_BYTES) as usize..].fill(0);
+                Rc::make_mut(content)[(len % CHUNK_BYTES) as usize..].fill(0);
             }
         }
         self.len = len;
@@ -160,7 +163,7 @@ impl Storage {
     }
 
     /// A write through the page cache, or a direct one: seen at once, durable with the next sync.
-    pub fn write(&mut self, offset: u64, bytes: Vec<u8>) {
+    pub fn write(&mut self, offset: u64, bytes: Rc<Vec<u8>>) {
         self.show(offset, &bytes);
         self.push(Change::Write { offset, bytes });
     }
@@ -228,6 +231,18 @@ impl Storage {
         let mut byte = [0];
         self.current.read(offset, &mut byte);
         self.each_map(|map| map.write(offset, &byte));
+    }
+
+    /// Puts bytes over others, at rest and as seen; the file keeps its length.
+    pub fn overwrite(&mut self, offset: u64, bytes: &[u8]) {
+        let within =
+            |len: u64| usize::try_from(len.saturating_sub(offset)).map_or(bytes.len(), |left| left.min(bytes.len()));
+        for content in [&mut self.current, &mut self.durable] {
+            let count = within(content.len());
+            content.write(offset, &bytes[..count]);
+        }
+        let count = within(self.current.len());
+        self.each_map(|map| map.write(offset, &bytes[..count]));
     }
 
     /// A power failure: what is left becomes what is seen. Maps of before are not kept up any more.
@@ -306,10 +321,10 @@ fn tear(content: &mut Content, changes: &[Change], random: &mut Random) {
 }
 
 /// Applies a random part of one write's sectors.
-fn tear_write(content: &mut Content, offset: u64, bytes: &[u8], random: &mut Random) {
+fn tear_write(content: &mut Content, offset: u64, bytes: &Rc<Vec<u8>>, random: &mut Random) {
     let change = Change::Write {
         offset,
-        bytes: bytes.to_vec(),
+        bytes: Rc::clone(bytes),
     };
     for sector in offset / SECTOR_BYTES..(offset + bytes.len() as u64).div_ceil(SECTOR_BYTES) {
         if random.chance(0.5) {
@@ -398,7 +413,7 @@ mod tests {
             for step in steps {
                 match step {
                     Step::Write(offset, len, byte) => {
-                        storage.write(u64::from(offset), vec![byte; usize::from(len)]);
+                        storage.write(u64::from(offset), Rc::new(vec![byte; usize::from(len)]));
                         write_model(&mut model, offset, len, byte);
                     }
                     Step::WriteDurable(offset, len, byte) => {
@@ -429,9 +444,9 @@ mod tests {
         let (mut kept, mut lost, mut mixed) = (0, 0, 0);
         for seed in 0..200 {
             let mut storage = Storage::default();
-            storage.write(0, vec![1; 4096]);
+            storage.write(0, Rc::new(vec![1; 4096]));
             storage.sync(1);
-            storage.write(0, vec![2; 4096]);
+            storage.write(0, Rc::new(vec![2; 4096]));
             storage.crash(Unsynced::Torn, &mut Random::new(seed));
             let content = all(storage.current());
             for sector in content.chunks(512) {
@@ -456,7 +471,7 @@ mod tests {
                 9,
                 Begun {
                     offset: 0,
-                    bytes: vec![2; 2048],
+                    bytes: Rc::new(vec![2; 2048]),
                 },
             );
             storage.crash(Unsynced::Torn, &mut Random::new(seed));
@@ -466,9 +481,9 @@ mod tests {
         assert!(torn > 20);
 
         let mut storage = Storage::default();
-        storage.write(0, vec![1; 10]);
+        storage.write(0, Rc::new(vec![1; 10]));
         storage.sync_failed(1);
-        storage.write(100, vec![2; 10]);
+        storage.write(100, Rc::new(vec![2; 10]));
         storage.sync(storage.sync_point());
         assert_eq!(storage.current().len(), 110);
         storage.crash(Unsynced::Kept, &mut Random::new(0));
@@ -484,7 +499,9 @@ mod tests {
         storage.attach(&map);
         storage.flip(1, 0x01);
         assert_eq!(map.bytes(0, 3), b"acc");
+        storage.overwrite(2, b"xyz");
+        assert_eq!(map.bytes(0, 3), b"acx");
         storage.crash(Unsynced::Lost, &mut Random::new(0));
-        assert_eq!(all(storage.current()), b"acc");
+        assert_eq!(all(storage.current()), b"acx");
     }
 }

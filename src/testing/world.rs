@@ -21,6 +21,7 @@ use super::{
     faults::{Clock, Faults, Timing},
     net::Network,
     random::Random,
+    trap::Trap,
     tree::{Inode, Tree},
 };
 
@@ -56,6 +57,8 @@ pub(super) struct Machine {
     /// Reading of its monotonic clock, and the simulation's time, when the drift last changed.
     pub clock_base: (u64, u64),
     pub faults: Faults,
+    /// Where its power is to fail.
+    pub trap: Option<Trap>,
     pub random: Random,
     pub tree: Tree,
     pub next_handle: u64,
@@ -116,6 +119,8 @@ pub(super) struct World {
     pub network: RefCell<Network>,
     trace: Cell<u64>,
     log: RefCell<Option<Vec<String>>>,
+    /// How often what went wrong.
+    injected: RefCell<BTreeMap<&'static str, u64>>,
 }
 
 /// What one turn came to.
@@ -149,6 +154,7 @@ impl World {
             network: RefCell::default(),
             trace: Cell::new(seed),
             log: RefCell::new(None),
+            injected: RefCell::default(),
         })
     }
 
@@ -174,6 +180,7 @@ impl World {
             clock: Clock::default(),
             clock_base: (0, 0),
             faults: Faults::default(),
+            trap: None,
             random: self.seeds.borrow_mut().fork(place as u64),
             tree: Tree::default(),
             next_handle: 0,
@@ -207,6 +214,24 @@ impl World {
         if let Some(log) = self.log.borrow_mut().as_mut() {
             log.push(format!("{:>12} {what} {numbers:?}", self.now_nanos.get()));
         }
+    }
+
+    /// Counts a fault that happens now.
+    pub fn count(&self, fault: &'static str) {
+        *self.injected.borrow_mut().entry(fault).or_default() += 1;
+    }
+
+    /// Whether a fault of that share happens now.
+    pub fn strikes(&self, fault: &'static str, share: f64) -> bool {
+        let strikes = self.chaos.borrow_mut().chance(share);
+        if strikes {
+            self.count(fault);
+        }
+        strikes
+    }
+
+    pub fn injected(&self) -> BTreeMap<&'static str, u64> {
+        self.injected.borrow().clone()
     }
 
     pub fn trace_hash(&self) -> u64 {

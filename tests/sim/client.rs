@@ -172,6 +172,11 @@ impl Call {
         self.channel.inner.notify.notify();
     }
 
+    /// How it ended, if it has.
+    pub fn status(&self) -> Option<Status> {
+        self.channel.inner.calls.borrow().get(&self.stream.0)?.status.clone()
+    }
+
     /// Says that no more follow.
     pub fn end(&self) {
         self.channel.inner.connection.borrow_mut().half_close(self.stream);

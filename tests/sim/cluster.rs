@@ -8,7 +8,12 @@
 mod rest;
 mod trouble;
 
-use std::{cell::RefCell, net::SocketAddr, rc::Rc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    net::SocketAddr,
+    rc::Rc,
+    time::Duration,
+};
 
 use ringd::{
     host::Host,
@@ -31,6 +36,8 @@ struct Member {
     /// `None` while it is down.
     server: Option<Server>,
     is_paused: bool,
+    /// Whether any of its lives has made its files, synced, and begun to speak to others.
+    is_born: Rc<Cell<bool>>,
 }
 
 struct Cluster {
@@ -63,6 +70,7 @@ pub fn play(seed: u64, is_small: bool) -> Report {
             host: sim.host(&format!("m{place}")),
             server: None,
             is_paused: false,
+            is_born: Rc::default(),
         })
         .collect();
     sim.set_timing(timing(&mut random));
@@ -114,6 +122,8 @@ pub fn play(seed: u64, is_small: bool) -> Report {
         trace: sim.trace_hash(),
         nanos: sim.now().0,
         lives: cluster.lives,
+        operations: recorder.history().ops.len() as u64,
+        injected: sim.injected(),
     }
 }
 
@@ -193,6 +203,7 @@ impl Cluster {
             links: self.links.clone(),
             leaders: self.leaders.clone(),
             place,
+            has_started: self.members[place].is_born.clone(),
         };
         let member = &mut self.members[place];
         member.server = Some(Server::start_with(&member.host, &self.options, config, transport));

@@ -2,9 +2,9 @@
 //! crashes at any moment, and checkers that know what etcd promises.
 //!
 //! `cargo test --test sim -- SEED…` plays these seeds again; without seeds some dozens are played, with `RINGD_SLOW=1` many
-//! more; `-- cluster SEED…` plays seeds of a cluster. `RINGD_SIM_LOG=info` shows the server's log while seeds are
+//! more; `-- cluster SEED…` plays seeds of a cluster, `-- scenario NAME…` scenarios, and tells each step. `RINGD_SIM_LOG=info` shows the server's log while seeds are
 //! replayed, `RINGD_SIM_TRACE=FILE` writes down all that happened. `RINGD_SIM_FROM` and `RINGD_SIM_SEEDS` say which and how
-//! many, `RINGD_SIM_SCENES` of what (`single`, `cluster`).
+//! many, `RINGD_SIM_SCENES` of what (`scenario`, `single`, `cluster`).
 
 mod check;
 mod client;
@@ -12,9 +12,11 @@ mod cluster;
 mod history;
 mod leaders;
 mod linear;
+mod menu;
 mod model;
 mod planted;
 mod rot;
+mod scenario;
 mod scene;
 mod server;
 mod transport;
@@ -22,9 +24,13 @@ mod watcher;
 mod workload;
 
 use std::{
-    env,
+    collections::BTreeMap,
+    env, fs,
+    num::NonZero,
     panic::{AssertUnwindSafe, catch_unwind},
     process::ExitCode,
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
     time::Instant,
 };
 
@@ -35,6 +41,9 @@ fn main() -> ExitCode {
         .skip(1)
         .filter(|argument| !argument.starts_with('-'))
         .collect();
+    if arguments.first().is_some_and(|scene| scene == "scenario") {
+        return replay_scenarios(&arguments[1..]);
+    }
     let seeds: Vec<u64> = arguments.iter().filter_map(|argument| argument.parse().ok()).collect();
     if !seeds.is_empty() {
         let is_cluster = arguments.first().is_some_and(|scene| scene == "cluster");
@@ -44,8 +53,12 @@ fn main() -> ExitCode {
     if arguments.iter().any(|filter| !"sim".contains(filter.as_str())) {
         return ExitCode::SUCCESS;
     }
-    let scenes = env::var("RINGD_SIM_SCENES").unwrap_or_else(|_| "single cluster".to_owned());
+    let scenes = env::var("RINGD_SIM_SCENES").unwrap_or_else(|_| "scenario single cluster".to_owned());
     let mut is_sound = true;
+    if scenes.contains("scenario") {
+        scenario::check_parser();
+        is_sound &= scenario::run(&[], 1..=if is_slow() { 20 } else { 1 });
+    }
     if scenes.contains("single") {
         is_sound &= run("single", play);
         is_sound &= planted::find(planted::Scene::Single, |seed| attempt(play, seed, true).fault);
@@ -83,8 +96,24 @@ fn attempt(play: Play, seed: u64, is_small: bool) -> Report {
                 trace: 0,
                 nanos: 0,
                 lives: 0,
+                operations: 0,
+                injected: BTreeMap::new(),
             }
         }
+    }
+}
+
+/// Plays scenarios again and tells each step.
+fn replay_scenarios(names: &[String]) -> ExitCode {
+    if let Ok(level) = env::var("RINGD_SIM_LOG") {
+        tracing_subscriber::fmt().with_env_filter(level).without_time().init();
+    }
+    planted::plant_one();
+    let first = number("RINGD_SIM_FROM").unwrap_or(1);
+    let count = number("RINGD_SIM_SEEDS").unwrap_or(1);
+    match scenario::run(names, first..=first + count - 1) {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
     }
 }
 
@@ -111,32 +140,114 @@ fn replay(play: Play, seeds: &[u64]) -> ExitCode {
     outcome
 }
 
-/// Plays many seeds of a scene; whether nothing is wrong.
+/// Plays many seeds of a scene on all cores; whether nothing is wrong.
 fn run(scene: &str, play: Play) -> bool {
     let first = number("RINGD_SIM_FROM").unwrap_or(1);
     let count = number("RINGD_SIM_SEEDS").unwrap_or(if is_slow() { 2000 } else { 24 });
-    let started = Instant::now();
-    let (mut failed, mut nanos, mut revisions, mut unknown, mut events) = (Vec::new(), 0, 0, 0, 0);
-    for seed in first..first + count {
-        let report = attempt(play, seed, !is_slow());
-        if seed % 8 == 0 && attempt(play, seed, !is_slow()).trace != report.trace {
-            println!("seed {seed}: a second run went another way");
-            failed.push(seed);
+    let (started, cpu_before) = (Instant::now(), cpu_seconds());
+    let next = AtomicU64::new(first);
+    let workers = number("RINGD_SIM_WORKERS").unwrap_or_else(|| {
+        let cores = thread::available_parallelism().map_or(1, NonZero::get);
+        (cores as u64).min(count)
+    });
+    let mut total = Total::default();
+    thread::scope(|scope| {
+        let worker = || {
+            let mut total = Total::default();
+            loop {
+                let seed = next.fetch_add(1, Ordering::Relaxed);
+                if seed >= first + count {
+                    return total;
+                }
+                total.play(play, seed);
+            }
+        };
+        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(worker)).collect();
+        for worker in workers {
+            total.add(worker.join().expect("panics are findings"));
         }
-        nanos += report.nanos;
-        revisions += report.summary.revision;
-        unknown += report.summary.unknown;
-        events += report.summary.events;
-        if let Some(fault) = report.fault {
+    });
+    total.failed.sort_unstable();
+    println!(
+        "{scene}: {count} seeds from {first}: {} failed {:?}; {:.0} s of {workers} threads, {:.0} s of CPU, {:.1} hours simulated; {} lives, \
+         {} operations ({} of unknown outcome), {} revisions, {} events told; {:?}",
+        total.failed.len(),
+        total.failed,
+        started.elapsed().as_secs_f64(),
+        cpu_seconds() - cpu_before,
+        total.nanos as f64 / 3.6e12,
+        total.lives,
+        total.operations,
+        total.unknown,
+        total.revisions,
+        total.events,
+        total.injected,
+    );
+    total.failed.is_empty()
+}
+
+/// What a worker's seeds came to.
+#[derive(Default)]
+struct Total {
+    failed: Vec<u64>,
+    nanos: u64,
+    lives: u64,
+    operations: u64,
+    unknown: usize,
+    revisions: i64,
+    events: usize,
+    injected: BTreeMap<&'static str, u64>,
+}
+
+impl Total {
+    /// Plays a seed, and one in eight a second time: what a thread keeps from one seed to the next would show.
+    fn play(&mut self, play: Play, seed: u64) {
+        let report = attempt(play, seed, !is_slow());
+        if seed.is_multiple_of(8) && attempt(play, seed, !is_slow()).trace != report.trace {
+            println!("seed {seed}: a second run went another way");
+            self.failed.push(seed);
+        }
+        if let Some(fault) = &report.fault {
             println!("seed {seed}: {fault:.2000}");
-            failed.push(seed);
+            self.failed.push(seed);
+        }
+        self.add(Total {
+            failed: Vec::new(),
+            nanos: report.nanos,
+            lives: report.lives,
+            operations: report.operations,
+            unknown: report.summary.unknown,
+            revisions: report.summary.revision,
+            events: report.summary.events,
+            injected: report.injected,
+        });
+    }
+
+    fn add(&mut self, other: Total) {
+        self.failed.extend(other.failed);
+        self.nanos += other.nanos;
+        self.lives += other.lives;
+        self.operations += other.operations;
+        self.unknown += other.unknown;
+        self.revisions += other.revisions;
+        self.events += other.events;
+        for (fault, count) in other.injected {
+            *self.injected.entry(fault).or_default() += count;
         }
     }
-    println!(
-        "{scene}: {count} seeds from {first}: {} failed {failed:?}; {:.0} s simulated in {:.1} s, {revisions} revisions, {unknown} unknown, {events} events told",
-        failed.len(),
-        nanos as f64 / 1e9,
-        started.elapsed().as_secs_f64()
-    );
-    failed.is_empty()
+}
+
+/// What this process has used of its processors: user and system time of all threads, in seconds.
+fn cpu_seconds() -> f64 {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields: Vec<&str> = stat
+        .rsplit_once(')')
+        .map_or("", |(_, rest)| rest)
+        .split_whitespace()
+        .collect();
+    let ticks = |place: usize| fields.get(place).and_then(|field| field.parse::<f64>().ok());
+    // Fields 14 and 15, counted from the state, which is the third; Linux shows hundredths of seconds.
+    ticks(11)
+        .zip(ticks(12))
+        .map_or(0.0, |(user, kernel)| (user + kernel) / 100.0)
 }

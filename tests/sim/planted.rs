@@ -12,7 +12,7 @@ pub enum Scene {
 }
 
 #[cfg(debug_assertions)]
-pub use here::{find, plant_one};
+pub use here::{find, plant_one, with};
 
 /// Whether the simulator finds what was planted for it: builds without assertions have no bugs to plant.
 #[cfg(not(debug_assertions))]
@@ -23,6 +23,12 @@ pub fn find(_: Scene, _: impl Fn(u64) -> Option<String>) -> bool {
 /// Builds without assertions have no bugs to plant.
 #[cfg(not(debug_assertions))]
 pub fn plant_one() {}
+
+/// Builds without assertions have no bugs to plant.
+#[cfg(not(debug_assertions))]
+pub fn with<T>(_: &str, _: impl FnOnce() -> T) -> Option<T> {
+    None
+}
 
 #[cfg(debug_assertions)]
 mod here {
@@ -87,6 +93,19 @@ mod here {
         let bug = all().map(|(_, (bug, ..))| *bug).find(|bug| format!("{bug:?}") == name);
         assert!(bug.is_some(), "no bug is called {name}");
         plant(bug);
+    }
+
+    /// What comes of something with the bug of that name planted; panics of servers are not shown.
+    pub fn with<T>(name: &str, act: impl FnOnce() -> T) -> Option<T> {
+        let bug = all().map(|(_, (bug, ..))| *bug).find(|bug| format!("{bug:?}") == name);
+        assert!(bug.is_some(), "no bug is called {name}");
+        let hook = std::panic::take_hook();
+        std::panic::set_hook(Box::new(|_| {}));
+        plant(bug);
+        let outcome = act();
+        plant(None);
+        std::panic::set_hook(hook);
+        Some(outcome)
     }
 
     /// Whether a scene finds each of its bugs; `attempt` plays a seed of it and gives its finding. `RINGD_SIM_PLANT` may

@@ -1,28 +1,42 @@
-//! Bytes that rot at rest. A lone member has nobody to ask for what it lost, so what is promised is that it stops and says
-//! in which file and where, and answers nothing wrong before.
+//! Damage at rest: bytes that rot, and blocks that a write for another place of the file was put over. A lone member has
+//! nobody to ask for what it lost, so what is promised is that it stops and says in which file and where, and answers
+//! nothing wrong before.
 //!
 //! Limits: the last segment of the log stays whole, since damage to a record's length there looks like a write that a
-//! power failure tore, and is cut off as one (etcd does the same). What a write put elsewhere or lost, the device having
-//! said that it is done, a lone member cannot always know: the page of before has its checksum too.
+//! power failure tore, and is cut off as one (etcd does the same). Of a write that went astray, what it was put over is
+//! found; what it should have replaced a lone member cannot always know, and neither a write that was lost, the device
+//! having said that it is done: the page of before has its checksum too.
 
 use std::path::{Path, PathBuf};
 
 use ringd::{
     host::{Disk, Host},
-    testing::{Random, Sim, SimHost},
+    testing::{Random, SECTOR_BYTES, Sim, SimHost},
 };
 
-/// A byte that has changed.
-#[derive(Clone, Debug)]
+/// Bytes that have changed.
+#[derive(Clone)]
 pub struct Rot {
     path: PathBuf,
     offset: u64,
-    mask: u8,
-    /// What it is now.
-    rotten: u8,
+    before: Vec<u8>,
+    /// What they are now.
+    after: Vec<u8>,
 }
 
-/// Lets some bytes of one file rot.
+impl std::fmt::Debug for Rot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{} bytes at {} of {}",
+            self.after.len(),
+            self.offset,
+            self.path.display()
+        )
+    }
+}
+
+/// Damages one file.
 pub async fn draw(sim: &Sim, host: &SimHost, random: &mut Random) -> Vec<Rot> {
     let disk = host.disk();
     let mut paths = Vec::new();
@@ -39,31 +53,65 @@ pub async fn draw(sim: &Sim, host: &SimHost, random: &mut Random) -> Vec<Rot> {
         return Vec::new();
     }
     let path = &paths[random.index(paths.len())];
-    let mut content = disk.read_file(path).await.unwrap_or_default();
+    let content = disk.read_file(path).await.unwrap_or_default();
+    match random.chance(0.6) {
+        true => draw_bits(sim, host, path, content, random),
+        false => draw_astray(sim, host, path, &content, random).into_iter().collect(),
+    }
+}
+
+/// Some bits of the file flip.
+fn draw_bits(sim: &Sim, host: &SimHost, path: &Path, mut content: Vec<u8>, random: &mut Random) -> Vec<Rot> {
     let len = content.len() as u64;
     let mut rot = Vec::new();
     for _ in 0..(1 + random.below(12)).min(len) {
         let (offset, mask) = (random.below(len), 1 << random.below(8));
+        let before = content[offset as usize];
         content[offset as usize] ^= mask;
-        let byte = Rot {
-            path: path.clone(),
+        sim.flip(host, path, offset, mask).expect("it was read");
+        rot.push(Rot {
+            path: path.to_path_buf(),
             offset,
-            mask,
-            rotten: content[offset as usize],
-        };
-        sim.flip(host, path, byte.offset, byte.mask).expect("it was read");
-        rot.push(byte);
+            before: vec![before],
+            after: vec![before ^ mask],
+        });
     }
     rot
 }
 
-/// Puts the bytes right that nobody has written over.
+/// A block of the file lands on another; `None` if that changes nothing.
+fn draw_astray(sim: &Sim, host: &SimHost, path: &Path, content: &[u8], random: &mut Random) -> Option<Rot> {
+    let block_bytes = [SECTOR_BYTES, 4096][random.index(2)];
+    let blocks = content.len() as u64 / block_bytes;
+    if blocks < 2 {
+        return None;
+    }
+    let block = |number: u64| &content[(number * block_bytes) as usize..((number + 1) * block_bytes) as usize];
+    let (source, target) = (random.below(blocks), random.below(blocks));
+    if block(source) == block(target) {
+        return None;
+    }
+    let rot = Rot {
+        path: path.to_path_buf(),
+        offset: target * block_bytes,
+        before: block(target).to_vec(),
+        after: block(source).to_vec(),
+    };
+    sim.overwrite(host, path, rot.offset, &rot.after).expect("it was read");
+    Some(rot)
+}
+
+/// Puts right what nobody has written over, sector by sector.
 pub async fn undo(sim: &Sim, host: &SimHost, rot: &mut Vec<Rot>) {
-    for byte in rot.drain(..).rev() {
+    for damage in rot.drain(..).rev() {
         // A file that was purged meanwhile has nothing to be put right.
-        let content = host.disk().read_file(&byte.path).await.unwrap_or_default();
-        if content.get(byte.offset as usize) == Some(&byte.rotten) {
-            sim.flip(host, &byte.path, byte.offset, byte.mask).expect("it was read");
+        let content = host.disk().read_file(&damage.path).await.unwrap_or_default();
+        let pieces = damage.after.chunks(SECTOR_BYTES as usize);
+        for (number, (after, before)) in pieces.zip(damage.before.chunks(SECTOR_BYTES as usize)).enumerate() {
+            let offset = damage.offset + number as u64 * SECTOR_BYTES;
+            if content.get(offset as usize..offset as usize + after.len()) == Some(after) {
+                sim.overwrite(host, &damage.path, offset, before).expect("it was read");
+            }
         }
     }
 }

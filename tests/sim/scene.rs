@@ -2,6 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    collections::BTreeMap,
     rc::Rc,
     time::Duration,
 };
@@ -9,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use ringd::{
     host::Host,
-    testing::{DiskFaults, Faults, NetFaults, Random, Sim, SimHost, Timing, Unsynced},
+    testing::{Faults, Random, Sim, SimHost, Timing, Unsynced},
     wire::proto::etcdserverpb::{HashKvRequest, RangeRequest},
 };
 
@@ -17,6 +18,7 @@ use crate::{
     check::{self, DRIFT_PPM_MAX, Summary},
     client::Channel,
     history::{Answer, Op, Outcome, Recorder, Request},
+    menu::{self, Menu, STALL_MS_MAX},
     rot::{self, Rot},
     server::{Server, ServerOptions, check_directory},
     watcher::{self, Reached},
@@ -28,8 +30,6 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 /// How long a server may take to stop, or to notice that its disk has failed.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 
-/// Longest stall of the disk, in milliseconds.
-const STALL_MS_MAX: u64 = 4_000;
 /// Leases that nobody renews are gone after their time (6 s at most), what a new term adds, and some patience.
 const LEASES_LIMIT: Duration = Duration::from_secs(20);
 
@@ -45,6 +45,10 @@ pub struct Report {
     pub nanos: u64,
     /// Lives of the server.
     pub lives: u64,
+    /// What clients asked.
+    pub operations: u64,
+    /// How often what went wrong.
+    pub injected: BTreeMap<&'static str, u64>,
 }
 
 /// How a life of the server ends.
@@ -53,15 +57,14 @@ enum End {
     PowerFailure(Unsynced),
     Kill,
     Stop,
-    /// Syncs or writes begin to fail: it must end by itself.
+    /// Syncs or writes begin to fail, or no file can grow: it must end by itself when it notices.
     BadDisk,
-    /// No room for files to grow.
-    FullDisk,
 }
 
 struct Scene {
     sim: Rc<Sim>,
     random: Random,
+    menu: Menu,
     options: ServerOptions,
     recorder: Recorder,
     plan: Rc<Plan>,
@@ -89,9 +92,11 @@ pub fn play(seed: u64, is_small: bool) -> Report {
     sim.set_timing(timing(&mut random));
     let options = ServerOptions::draw(&mut random);
     let plan = Rc::new(plan(&mut random));
+    let menu = Menu::draw(&mut random);
     let mut scene = Scene {
         sim: sim.clone(),
         random,
+        menu,
         options,
         recorder: recorder.clone(),
         plan,
@@ -128,6 +133,8 @@ pub fn play(seed: u64, is_small: bool) -> Report {
         trace: sim.trace_hash(),
         nanos: sim.now().0,
         lives: scene.lives,
+        operations: recorder.history().ops.len() as u64,
+        injected: sim.injected(),
     }
 }
 
@@ -173,7 +180,7 @@ impl Scene {
     async fn run(&mut self, host: SimHost) -> Result<(), String> {
         Server::prepare(&host).await;
         let drift = self.random.below(2 * DRIFT_PPM_MAX as u64) as i32 - DRIFT_PPM_MAX;
-        if self.random.chance(0.5) {
+        if self.menu.clocks && self.random.chance(0.5) {
             self.sim.set_clock(&host, check::clock(drift, 0));
         }
         self.begin_clients();
@@ -234,6 +241,10 @@ impl Scene {
 
     /// One life: starts the server, lets it be used, and ends it. Gives the machine, up again, with no server on it.
     async fn live(&mut self, host: SimHost) -> Result<SimHost, String> {
+        let host = match self.random.chance(0.15) {
+            true => self.start_on_bad_disk(host).await?,
+            false => host,
+        };
         self.lives += 1;
         let end = self.draw_end();
         let server = self.start(host).await?;
@@ -300,9 +311,32 @@ impl Scene {
             5 => End::PowerFailure(Unsynced::Kept),
             6 => End::Kill,
             7 => End::Stop,
-            8 => End::BadDisk,
-            _ => End::FullDisk,
+            _ => End::BadDisk,
         }
+    }
+
+    /// A life on a disk that fails from the start: the server serves, or ends and says why.
+    async fn start_on_bad_disk(&mut self, host: SimHost) -> Result<SimHost, String> {
+        let used_bytes = self.sim.used_bytes(&host);
+        let Some(disk) = self.menu.bad_disk_at_start(&mut self.random, used_bytes) else {
+            return Ok(host);
+        };
+        if !self.rot.is_empty() {
+            return Ok(host);
+        }
+        self.lives += 1;
+        let faults = Faults {
+            disk,
+            ..Faults::default()
+        };
+        self.sim.set_faults(&host, faults);
+        let server = self.start(host).await?;
+        let limit = Duration::from_millis(self.random.below(3_000));
+        self.await_failure(&server, limit).await?;
+        self.sim.set_faults(&server.host, Faults::default());
+        self.sim.crash_with(&server.host, Unsynced::Torn);
+        self.pause(Duration::from_millis(2 * STALL_MS_MAX)).await;
+        Ok(self.sim.restart(&server.host))
     }
 
     /// Waits until the server answers.
@@ -363,18 +397,21 @@ impl Scene {
                 1..=2 => self.random.below(400_000_000),
                 _ => self.random.below(2_500_000_000),
             };
-            let faults = self.draw_faults();
+            let faults = self.menu.spell(&mut self.random);
             self.sim.set_faults(&server.host, faults);
-            if self.random.chance(0.1) {
+            if self.menu.clocks && self.random.chance(0.15) {
                 let drift = self.random.below(2 * DRIFT_PPM_MAX as u64) as i32 - DRIFT_PPM_MAX;
                 let jump = self.random.below(20_000_000_000) as i64 - 10_000_000_000;
                 self.sim.set_clock(&server.host, check::clock(drift, jump));
             }
-            if self.random.chance(0.1) {
+            if self.menu.pauses && self.random.chance(0.1) {
                 self.sim.pause(&server.host);
                 let nanos = self.random.below(3_000_000_000);
                 self.pause(Duration::from_nanos(nanos)).await;
                 self.sim.resume(&server.host);
+            }
+            if self.menu.cuts && self.random.chance(0.15) {
+                self.cut_off(server).await;
             }
             self.pause(Duration::from_nanos(nanos)).await;
             if let Some(outcome) = server.outcome() {
@@ -388,24 +425,17 @@ impl Scene {
         Ok(())
     }
 
-    fn draw_faults(&mut self) -> Faults {
-        let mut faults = Faults::default();
-        if self.random.chance(0.3) {
-            faults.disk.stall = 0.02;
-            let longest = [50, 300, STALL_MS_MAX][self.random.index(3)];
-            faults.disk.stall_for = Duration::from_millis(1 + self.random.below(longest));
+    /// The clients or the watchers are cut off for a while, in one direction or both.
+    async fn cut_off(&mut self, server: &Server) {
+        let machine = self.sim.host(["clients", "watchers"][self.random.index(2)]);
+        match self.random.below(3) {
+            0 => self.sim.cut(&machine, &server.host),
+            1 => self.sim.cut(&server.host, &machine),
+            _ => self.sim.partition(&machine, &server.host),
         }
-        if self.random.chance(0.4) {
-            faults.net = NetFaults {
-                accept_error: if self.random.chance(0.2) { 0.3 } else { 0.0 },
-                reset: if self.random.chance(0.3) { 0.005 } else { 0.0 },
-                delay: 0.02,
-                delay_for: Duration::from_millis(1 + self.random.below(200)),
-                short_read: 0.2,
-                short_write: 0.2,
-            };
-        }
-        faults
+        let nanos = self.random.below(6_000_000_000);
+        self.pause(Duration::from_nanos(nanos)).await;
+        self.sim.heal(&machine, &server.host);
     }
 
     /// Ends a life, looks at what it left, and makes the machine ready for the next.
@@ -424,8 +454,8 @@ impl Scene {
                 }
                 self.random.chance(0.5).then_some(Unsynced::Torn)
             }
-            End::BadDisk | End::FullDisk => {
-                self.break_disk(&server, end).await?;
+            End::BadDisk => {
+                self.break_disk(&server).await?;
                 // What the system counts as written and is not would come to light only later: the operator restarts
                 // the machine with its disk.
                 Some(Unsynced::Torn)
@@ -448,7 +478,7 @@ impl Scene {
             if !findings.is_empty() {
                 return Err(format!("after {end:?}: {findings}"));
             }
-            if self.random.chance(0.08) {
+            if self.menu.damage && self.random.chance(0.1) {
                 self.rot = rot::draw(&self.sim, &host, &mut self.random).await;
             }
         }
@@ -468,38 +498,26 @@ impl Scene {
     }
 
     /// The disk fails for good. The server ends when it notices, and until then acknowledges only what is safe.
-    async fn break_disk(&mut self, server: &Server, end: End) -> Result<(), String> {
-        let disk = match (end, self.random.below(3)) {
-            (End::FullDisk, _) => DiskFaults {
-                capacity_bytes: Some(self.random.below(3 << 20)),
-                ..DiskFaults::default()
-            },
-            (_, 0) => DiskFaults {
-                write_error: 0.3,
-                ..DiskFaults::default()
-            },
-            (_, 1) => DiskFaults {
-                sync_error: 0.5,
-                ..DiskFaults::default()
-            },
-            _ => DiskFaults {
-                sync_error: 1.0,
-                write_error: 0.1,
-                ..DiskFaults::default()
-            },
-        };
+    async fn break_disk(&mut self, server: &Server) -> Result<(), String> {
+        let used_bytes = self.sim.used_bytes(&server.host);
+        let disk = self.menu.bad_disk(&mut self.random, used_bytes).unwrap_or_default();
         let faults = Faults {
             disk,
             ..Faults::default()
         };
         self.sim.set_faults(&server.host, faults);
         let limit = Duration::from_millis(500 + self.random.below(4_000));
-        if within(&self.auditor, limit, server.ended()).await.is_some()
-            && let Some(Ok(())) = server.outcome()
-        {
-            return Err("the server ended on a bad disk as if nothing were wrong".to_owned());
+        self.await_failure(server, limit).await
+    }
+
+    /// A server on a bad disk may go on, or end and say what the disk refused and where.
+    async fn await_failure(&self, server: &Server, limit: Duration) -> Result<(), String> {
+        _ = within(&self.auditor, limit, server.ended()).await;
+        match server.outcome() {
+            None => Ok(()),
+            Some(Err(why)) if menu::is_clear(&why) || why.contains(" by another process") => Ok(()),
+            Some(outcome) => Err(format!("on a bad disk the server ended with {outcome:?}")),
         }
-        Ok(())
     }
 
     /// The last life, on a sound machine: everything must come to rest, and be right.

@@ -2,7 +2,7 @@
 //! reorder them.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::BTreeSet,
     rc::{Rc, Weak},
     time::Duration,
@@ -47,6 +47,8 @@ pub struct SimTransport {
     pub leaders: Rc<Leaders>,
     /// The member's place.
     pub place: usize,
+    /// Set when a life of the member has come so far as to speak to others: its files are there from then on.
+    pub has_started: Rc<Cell<bool>>,
 }
 
 struct Carrier {
@@ -64,6 +66,7 @@ struct Carrier {
 
 impl Transport<SimHost> for SimTransport {
     fn start(self, host: &SimHost, exchange: Rc<Exchange>, snapshots: Rc<SnapshotFiles<SimHost>>) {
+        self.has_started.set(true);
         let carrier = Rc::new(Carrier {
             host: host.clone(),
             links: Rc::downgrade(&self.links),

@@ -477,7 +477,11 @@ async fn snapshot(recorder: &Recorder, channel: &Channel, timeout: Duration) -> 
     }
 }
 
-fn read_snapshot(mut image: Vec<u8>) -> Result<Vec<(Revision, bool, Bytes)>, String> {
+/// The records of the `key` bucket of a snapshot that is whole: revision, whether it is a tombstone, and value.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn read_snapshot(mut image: Vec<u8>) -> Result<Vec<(Revision, bool, Bytes)>, String> {
     let len = image.len().checked_sub(32).ok_or("too short")?;
     if Sha256::digest(&image[..len])[..] != image[len..] {
         return Err("the hash is another".to_owned());

@@ -102,6 +102,8 @@ fn busy_run(seed: u64) -> (u64, u64) {
                 delay_for: Duration::from_millis(3),
                 short_read: 0.3,
                 short_write: 0.3,
+                // Nobody here gives up by itself.
+                half_open: 0.0,
             },
             ..Faults::default()
         },

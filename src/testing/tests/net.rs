@@ -86,6 +86,29 @@ fn a_cut_link_is_silence_and_a_mended_one_delivers() {
 }
 
 #[test]
+fn a_half_open_connection_is_silent_for_good_and_others_are_not() {
+    let sim = Sim::new(15);
+    let (server, client) = (sim.host("server"), sim.host("client"));
+    let address = start_echo(&server, "10.0.0.1:2379");
+    let mut stream = sim.run_until(client.net().connect(address)).unwrap();
+    let mut faults = Faults::default();
+    faults.net.half_open = 1.0;
+    sim.set_faults(&client, faults);
+    sim.run_until(write_all(&mut stream, b"hi")).unwrap();
+    sim.set_faults(&client, Faults::default());
+    let silence = sim.run_until_or_for(read_some(&mut stream, &mut [0; 9]), Duration::from_secs(60));
+    assert!(silence.is_none());
+    assert_eq!(sim.injected().get("half-open connection"), Some(&1));
+    let mut other = sim.run_until(client.net().connect(address)).unwrap();
+    sim.run_until(write_all(&mut other, b"hi")).unwrap();
+    sim.run_until(read_exact(&mut other, &mut [0; 2])).unwrap();
+    // Not even the system of a killed process gets through.
+    sim.kill(&server);
+    let silence = sim.run_until_or_for(read_some(&mut stream, &mut [0; 9]), Duration::from_secs(60));
+    assert!(silence.is_none());
+}
+
+#[test]
 fn a_killed_peer_is_noticed_at_once_and_a_powerless_one_when_it_is_back() {
     let sim = Sim::new(13);
     let (server, client) = (sim.host("server"), sim.host("client"));

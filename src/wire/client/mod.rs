@@ -370,3 +370,40 @@ impl ClientConnection {
         }
     }
 }
+
+/// Runs arbitrary bytes through a client's connection with calls open, in two pieces; must not panic, and every call must
+/// end, once.
+pub fn fuzz_client(input: &[u8]) {
+    const CALLS: usize = 3;
+    let options = ClientOptions {
+        message_bytes_max: 1000,
+        ..ClientOptions::default()
+    };
+    let mut connection = ClientConnection::new(options, Monotonic(1));
+    let method = connection.method("/etcdserverpb.KV/Range", &[]);
+    for number in 0..CALLS {
+        let stream = connection.open(method, None).expect("a new connection takes calls");
+        connection.send_message(stream, Bytes::from_static(b"\x0a\x01k"));
+        if number > 0 {
+            connection.half_close(stream);
+        }
+    }
+    let mut finished = 0;
+    let mut bytes = BytesMut::new();
+    let (front, back) = input.split_at(input.len() / 2);
+    for (piece, now) in [(front, Monotonic(2)), (back, Monotonic(3))] {
+        bytes.extend_from_slice(piece);
+        connection.receive(&mut bytes, now);
+        while let Some(event) = connection.next_event() {
+            finished += usize::from(matches!(event, ClientEvent::Finished { .. }));
+        }
+        assert!(bytes.len() <= input.len());
+        connection.output().clear();
+    }
+    connection.receive_end();
+    while let Some(event) = connection.next_event() {
+        finished += usize::from(matches!(event, ClientEvent::Finished { .. }));
+    }
+    assert_eq!(finished, CALLS);
+    assert_eq!(connection.calls_open(), 0);
+}
