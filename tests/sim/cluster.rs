@@ -8,7 +8,7 @@ use bytes::Bytes;
 use prost::Message;
 use ringd::{
     host::Host,
-    testing::{DiskFaults, Faults, LinkFaults, Links, Random, Sim, SimHost, Unsynced},
+    testing::{Faults, LinkFaults, Links, Random, Sim, SimHost, Unsynced},
     wire::{proto::etcdserverpb::*, status::Code},
 };
 
@@ -16,6 +16,8 @@ use crate::{
     check::{self, DRIFT_PPM_MAX, Summary},
     client::Channel,
     history::{Answer, Failure, Op, Outcome, Recorder, Request},
+    menu::{self, Menu},
+    rot::{self, Rot},
     scene::{Report, plan, timing},
     server::{Server, ServerOptions, check_directory, member_address},
     transport::{Mail, SimTransport},
@@ -32,6 +34,10 @@ struct Member {
     /// `None` while it is down.
     server: Option<Server>,
     is_paused: bool,
+    /// Its disk fails, now or in this life of its server: it may end by itself, and says why.
+    is_disk_bad: bool,
+    /// Damage on its disk.
+    rot: Vec<Rot>,
 }
 
 /// What all members must come to tell alike, without leases that could still end.
@@ -46,6 +52,7 @@ struct State {
 struct Cluster {
     sim: Rc<Sim>,
     random: Random,
+    menu: Menu,
     options: ServerOptions,
     links: Rc<Links<Mail>>,
     members: Vec<Member>,
@@ -68,17 +75,21 @@ pub fn play(seed: u64, is_small: bool) -> Report {
             host: sim.host(&format!("m{place}")),
             server: None,
             is_paused: false,
+            is_disk_bad: false,
+            rot: Vec::new(),
         })
         .collect();
     sim.set_timing(timing(&mut random));
     let options = ServerOptions::draw(&mut random);
     let plan = plan(&mut random);
+    let menu = Menu::draw(&mut random);
     let rounds = 4 + random.below(if is_small { 8 } else { 30 });
     let mut cluster = Cluster {
         links: Links::new(&sim),
         auditor: sim.host("auditor"),
         sim: sim.clone(),
         random,
+        menu,
         options,
         members,
         recorder: recorder.clone(),
@@ -122,7 +133,7 @@ impl Cluster {
         for place in 0..self.members.len() {
             let host = &self.members[place].host;
             Server::prepare(host).await;
-            if self.random.chance(0.5) {
+            if self.menu.clocks && self.random.chance(0.5) {
                 let drift = self.random.below(2 * DRIFT_PPM_MAX as u64) as i32 - DRIFT_PPM_MAX;
                 self.sim.set_clock(host, check::clock(drift, 0));
             }
@@ -209,6 +220,8 @@ impl Cluster {
                     member.host = self.sim.restart(&member.host);
                     self.start(place);
                 }
+                Some(Err(why)) if member.is_disk_bad && menu::is_clear(&why) => self.lose_machine(place),
+                Some(Err(why)) if !member.rot.is_empty() && rot::is_precise(&why) => self.lose_machine(place),
                 Some(outcome) => return Err(format!("member {place} ended by itself: {outcome:?}")),
             }
         }
@@ -231,7 +244,7 @@ impl Cluster {
     async fn trouble(&mut self) -> Result<(), String> {
         let place = self.random.index(self.members.len());
         let other = self.random.index(self.members.len());
-        match self.random.below(14) {
+        match self.random.below(17) {
             0..=2 => self.end(place).await?,
             3 => self.restart_all().await,
             4..=5 if place != other => {
@@ -244,10 +257,16 @@ impl Cluster {
             }
             6 => self.isolate(place),
             7..=8 => self.mend_ways(),
-            9 => self.pause_machine(place),
+            9 if self.menu.pauses => self.pause_machine(place),
             10 => {
-                let faults = self.draw_faults();
+                let faults = self.menu.spell(&mut self.random);
                 self.sim.set_faults(&self.members[place].host, faults);
+            }
+            12 => self.break_disk(place),
+            13 if self.menu.clocks => {
+                let drift = self.random.below(2 * DRIFT_PPM_MAX as u64) as i32 - DRIFT_PPM_MAX;
+                let jump = self.random.below(20_000_000_000) as i64 - 10_000_000_000;
+                self.sim.set_clock(&self.members[place].host, check::clock(drift, jump));
             }
             11 => {
                 let faults = LinkFaults {
@@ -265,6 +284,9 @@ impl Cluster {
         self.pause(Duration::from_millis(millis)).await;
         for place in 0..self.members.len() {
             if self.members[place].server.is_none() && self.random.chance(0.4) {
+                if self.random.chance(0.5) {
+                    self.mend_disk(place).await;
+                }
                 self.start(place);
             }
         }
@@ -285,7 +307,13 @@ impl Cluster {
             if within(&self.auditor, STOP_LIMIT, server.ended()).await.is_none() {
                 return Err(format!("member {place} did not stop"));
             }
-            let is_held = |error: &String| error.contains(" by another process");
+            let is_disk_bad = self.members[place].is_disk_bad;
+            let is_damaged = !self.members[place].rot.is_empty();
+            let is_held = |error: &String| {
+                error.contains(" by another process")
+                    || is_disk_bad && menu::is_clear(error)
+                    || is_damaged && rot::is_precise(error)
+            };
             if let Some(Err(error)) = server.outcome().filter(|outcome| !outcome.as_ref().is_err_and(is_held)) {
                 return Err(format!("member {place} did not stop in peace: {error}"));
             }
@@ -302,12 +330,63 @@ impl Cluster {
         }
         self.pause(Duration::from_millis(700)).await;
         self.members[place].host = self.sim.restart(&server.host);
+        self.mend_disk(place).await;
         let findings = self.look_at(&self.members[place].host).await;
         let is_unborn = findings.contains("no log") || findings.contains("No such file");
         if !findings.is_empty() && !is_unborn {
             return Err(format!("member {place} left a damaged directory: {findings}"));
         }
+        if findings.is_empty() {
+            self.damage(place).await;
+        }
         Ok(())
+    }
+
+    /// Some of what a member that is down has on its disk is damaged. Of several members a minority may be so at a time:
+    /// what a majority lost nobody has.
+    async fn damage(&mut self, place: usize) {
+        let damaged = self.members.iter().filter(|member| !member.rot.is_empty()).count();
+        let is_minority = 2 * (damaged + 1) < self.members.len();
+        if self.menu.damage && is_minority && self.random.chance(0.15) {
+            let host = self.members[place].host.clone();
+            self.members[place].rot = rot::draw(&self.sim, &host, &mut self.random).await;
+        }
+    }
+
+    /// Something that a member's disk cannot do any more. The member ends when it notices; others go on without it.
+    fn break_disk(&mut self, place: usize) {
+        let host = &self.members[place].host;
+        let used_bytes = self.sim.used_bytes(host);
+        if let Some(disk) = self.menu.bad_disk(&mut self.random, used_bytes) {
+            let faults = Faults {
+                disk,
+                ..Faults::default()
+            };
+            self.sim.set_faults(host, faults);
+            self.members[place].is_disk_bad = true;
+        }
+    }
+
+    /// A member ended on its disk: the machine is started again, for when it has a better one. What the system counts as
+    /// written and is not would come to light only later.
+    fn lose_machine(&mut self, place: usize) {
+        self.resume(place);
+        let member = &mut self.members[place];
+        if let Some(server) = member.server.take() {
+            self.sim.set_faults(&server.host, Faults::default());
+            let is_bad = std::mem::take(&mut member.is_disk_bad);
+            let unsynced = if is_bad { Unsynced::Torn } else { Unsynced::Kept };
+            self.sim.crash_with(&server.host, unsynced);
+            member.host = self.sim.restart(&server.host);
+        }
+    }
+
+    /// A member that is down has a sound disk again, with the content that it should have.
+    async fn mend_disk(&mut self, place: usize) {
+        let member = &mut self.members[place];
+        member.is_disk_bad = false;
+        self.sim.set_faults(&member.host, Faults::default());
+        rot::undo(&self.sim, &member.host, &mut member.rot).await;
     }
 
     /// The power of all machines fails at once.
@@ -354,24 +433,16 @@ impl Cluster {
         }
     }
 
-    fn draw_faults(&mut self) -> Faults {
-        let mut disk = DiskFaults::default();
-        if self.random.chance(0.6) {
-            disk.stall = [0.02, 0.3][self.random.index(2)];
-            disk.stall_for = Duration::from_millis(1 + self.random.below(3_000));
-        }
-        Faults {
-            disk,
-            ..Faults::default()
-        }
-    }
-
     async fn mend(&mut self) {
         self.links.set_faults(LinkFaults::default());
         self.mend_ways();
         for place in 0..self.members.len() {
             self.resume(place);
             self.sim.set_faults(&self.members[place].host, Faults::default());
+            if self.members[place].is_disk_bad || !self.members[place].rot.is_empty() {
+                self.lose_machine(place);
+                self.mend_disk(place).await;
+            }
             if self.members[place].server.is_none() {
                 self.start(place);
             }
