@@ -142,7 +142,8 @@ fn fill_up(program: Program, disk: &SmallDisk, left_bytes: u64) -> String {
     process.kill();
     disk.make_room();
     process.start_again();
-    on_this_thread(verify(&process, &acknowledged.borrow()));
+    let expected = acknowledged.borrow().clone();
+    on_this_thread(verify(&process, &expected));
     process.stop();
     check(program, &process.data_dir());
     let last_words = last_words(&process.log());

@@ -50,10 +50,11 @@ pub fn run(program: Program) -> String {
     let world: Rc<dyn World> = Rc::new(Plain {
         address: process.address(),
     });
-    let count = puts.borrow().len();
+    let puts = puts.borrow().clone();
+    let count = puts.len();
     on_this_thread(async {
         let client = Client::connect(&world).await;
-        for (key, known) in &*puts.borrow() {
+        for (key, known) in &puts {
             let Some((value, revision)) = known else { continue };
             let found = client.range(one(key.clone())).await;
             let found = found.kvs.first().expect("an acknowledged key is there");
