@@ -35,6 +35,8 @@ pub const WATCH_QUEUE_RESPONSES_MAX: usize = 1024;
 pub const WATCH_CATCH_UP_WATCHERS_MAX: usize = 512;
 /// Bytes of answers that may wait for one client before its next large request waits, too.
 pub const CONNECTION_UNSENT_BYTES_MAX: usize = 4 << 20;
+/// Bytes of answers that wait for a client beyond which its long list is not carried on.
+pub const LIST_UNSENT_BYTES_MAX: usize = 256 << 10;
 /// What a long list that is being gathered counts as among them: its size is not known before.
 pub const SCAN_UNSENT_BYTES: usize = 1 << 20;
 /// Writes on their way through the log before further ones are refused (etcd: "too many requests").
@@ -68,6 +70,7 @@ const _: () = assert!(WAL_CUT_MARGIN_BYTES < WAL_SEGMENT_BYTES);
 const _: () = assert!(WAL_ZERO_STEP_BYTES.is_multiple_of(4096) && WAL_READ_BYTES.is_multiple_of(4096));
 const _: () = assert!(BACKEND_BATCH_BYTES_MAX <= BACKEND_OPEN_BYTES_MAX);
 const _: () = assert!(PROPOSALS_UNDER_WAY_BYTES_MAX <= PROPOSALS_PENDING_BYTES_MAX);
+const _: () = assert!(LIST_UNSENT_BYTES_MAX < SCAN_UNSENT_BYTES);
 const _: () = assert!(SCAN_UNSENT_BYTES < CONNECTION_UNSENT_BYTES_MAX);
 const _: () = assert!(BACKEND_WRITE_BYTES_MAX.is_multiple_of(4096));
 const _: () = assert!(FORWARD_BYTES_MAX < PEER_QUEUE_BYTES_MAX && PEER_QUEUE_BYTES_MAX <= PEER_INBOX_BYTES_MAX);

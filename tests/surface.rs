@@ -240,7 +240,7 @@ fn nothing_set_is_etcd_3_6_s_default() {
     assert_eq!(config.verify_bootstrap(), Ok(()));
     assert_eq!(config.warning_unary_request_duration, Duration::from_millis(300));
     assert_eq!(config.hold_cluster_version, Some((3, 5)));
-    assert_eq!(config.wal_sync, WalSync::Fdatasync);
+    assert_eq!(config.wal_sync, WalSync::Auto);
     assert!(config.cors.is_open() && config.host_whitelist.is_open());
     assert_eq!(
         config.listen_client_urls[0].socket_address().unwrap().to_string(),

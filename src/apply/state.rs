@@ -16,7 +16,7 @@ use super::{
 use crate::auth;
 use crate::backend::Bucket;
 use crate::base::planted::{Planted, is_planted};
-use crate::base::{ClusterId, LogIndex, MemberId, Monotonic, Reject, Revision, Term};
+use crate::base::{ClusterId, LeaseId, LogIndex, MemberId, Monotonic, Reject, Revision, Term};
 use crate::lease::{self, Lessor, LessorConfig};
 use crate::member::{Membership, json};
 use crate::mvcc::{
@@ -140,6 +140,11 @@ impl<T: Tree> State<T> {
             true => stored,
             false => config.snapshot,
         };
+        let is_ahead = is_planted(Planted::SnapshotIndexAhead) && config.snapshot.index.0 > 0;
+        let applied = EntryAt {
+            index: LogIndex(applied.index.0 + u64::from(is_ahead)),
+            ..applied
+        };
         Ok(State {
             tree,
             store: restored.store,
@@ -183,6 +188,9 @@ impl<T: Tree> State<T> {
 
     fn apply_command(&mut self, at: EntryAt, command: Command, now: Monotonic) -> Result<Applied, ApplyFault> {
         Ok(match command {
+            Command::Put(request) if is_planted(Planted::ApplyByClock) && self.is_about_to_end(request.lease, now) => {
+                Applied::refused(Reject::LeaseNotFound)
+            }
             Command::Put(request) => self.apply_put(&request),
             Command::Txn(request) => self.apply_txn(&request),
             Command::DeleteRange(request) => self.apply_delete_range(&request),
@@ -206,6 +214,14 @@ impl<T: Tree> State<T> {
             Command::AuthChange => return Err(ApplyFault::AuthUnsupported(at.index)),
             Command::Nothing => Applied::nothing(),
         })
+    }
+
+    /// Whether this member thinks that a lease has less than a second left; not what an entry's effect may depend on.
+    fn is_about_to_end(&self, lease_id: i64, now: Monotonic) -> bool {
+        let known = self.lessor.time_to_live(LeaseId(lease_id), now);
+        known
+            .and_then(|known| known.remaining)
+            .is_some_and(|remaining| remaining <= 0)
     }
 
     /// What must be committed together with everything applied so far: for the `meta` bucket, in the batch that is being

@@ -6,6 +6,10 @@
 pub enum Planted {
     /// Writes of the log count as durable when they begin.
     AnswerBeforeDurable,
+    /// A follower says that it has entries before they are durable.
+    AppendAnsweredEarly,
+    /// A put with a lease is refused where the member's own clock says that the lease is about to end.
+    ApplyByClock,
     /// The applied index is stored a commit later than what it stands for.
     AppliedApart,
     /// A key that is put without a lease stays with the lease that it had.
@@ -24,6 +28,8 @@ pub enum Planted {
     EventDropped,
     /// A watcher that is behind is told of each change twice.
     EventTwice,
+    /// A member goes on to end leases by its own clock when it leads no longer.
+    LeaseByFollower,
     /// Leases end a second early.
     LeaseEarly,
     /// Leases never end.
@@ -38,12 +44,26 @@ pub enum Planted {
     PreviousForgotten,
     /// Progress is told for watchers that are behind.
     ProgressAhead,
+    /// A late answer to an earlier question about reads counts for the one that is open.
+    ReadAnswerMistaken,
+    /// A read is answered before what was committed when it came is applied.
+    ReadBeforeApplied,
+    /// A leader answers for reads without asking the others.
+    ReadUnconfirmed,
+    /// A leader that hands over answers reads without asking the others.
+    ReadWhileHandingOver,
     /// Names of the log's segments are not synced.
     SegmentNameUnsynced,
+    /// A member that starts from a snapshot counts an entry as applied that the snapshot does not have.
+    SnapshotIndexAhead,
+    /// Watchers are not told of what a leader's snapshot brings.
+    SnapshotUntold,
     /// A snapshot is read from a version that may be written over.
     SnapshotUnpinned,
     /// A sync that failed is done again, and counts if that succeeds.
     SyncErrorRetried,
+    /// A vote is given before it is durable.
+    VoteAnsweredEarly,
     /// Writes of the log that fail count as done.
     WriteErrorIgnored,
 }

@@ -116,6 +116,8 @@ pub(super) struct Crew {
     pub record_from: Monotonic,
     /// Until when requests start.
     pub end: Monotonic,
+    /// Connections whose schedules have requests left that belong before `end`: they are sent, however late.
+    pub schedules_open: u32,
     /// Requests on their way.
     pub in_flight: u64,
     pub tally: Tally,
@@ -161,6 +163,7 @@ impl Crew {
             remaining: plan.load.total.map(share),
             record_from: Monotonic(u64::MAX),
             end: Monotonic(u64::MAX),
+            schedules_open: 0,
             in_flight: 0,
             tally: Tally::default(),
             jobs_done: 0,
@@ -208,7 +211,7 @@ impl Crew {
 
     /// Whether no further request starts.
     pub fn is_exhausted(&self, now: Monotonic) -> bool {
-        now >= self.end || self.remaining == Some(0)
+        (now >= self.end && self.schedules_open == 0) || self.remaining == Some(0)
     }
 
     /// Notes the first thing that went wrong.

@@ -124,7 +124,7 @@ pub fn of_run(report: &Report) -> String {
         },
         Panel::Time {
             title: "slowest of each tenth of a second".to_owned(),
-            unit: "microseconds".to_owned(),
+            unit: MICROSECONDS.to_owned(),
             curves: vec![slowest],
         },
     ];
@@ -197,11 +197,11 @@ fn draw_percentiles(area: &Area<'_>, title: &str, curves: &[Curve]) -> Drawn {
     chart
         .configure_mesh()
         .x_desc("percentile")
-        .y_desc("microseconds")
+        .y_desc("latency")
         .x_labels(12)
         .y_labels(10)
         .x_label_formatter(&|x| percentile_label(*x))
-        .y_label_formatter(&|y| round_label(*y))
+        .y_label_formatter(&|y| round_label(*y, time))
         .y_max_light_lines(1)
         .light_line_style(RGBColor(235, 235, 235))
         .bold_line_style(RGBColor(205, 205, 205))
@@ -223,9 +223,9 @@ fn draw_sizes(area: &Area<'_>, title: &str, size: &str, unit: &str, curves: &[Cu
     chart
         .configure_mesh()
         .x_desc(size)
-        .y_desc(unit)
+        .y_desc(if unit == MICROSECONDS { "latency" } else { unit })
         .x_label_formatter(&|x| short(*x))
-        .y_label_formatter(&|y| round_label(*y))
+        .y_label_formatter(&|y| round_label(*y, label_of(unit)))
         .y_max_light_lines(1)
         .light_line_style(RGBColor(235, 235, 235))
         .bold_line_style(RGBColor(205, 205, 205))
@@ -242,8 +242,8 @@ fn draw_time(area: &Area<'_>, title: &str, unit: &str, curves: &[Curve]) -> Draw
     chart
         .configure_mesh()
         .x_desc("seconds")
-        .y_desc(unit)
-        .y_label_formatter(&|y| short(*y))
+        .y_desc(if unit == MICROSECONDS { "latency" } else { unit })
+        .y_label_formatter(&|y| label_of(unit)(*y))
         .light_line_style(WHITE)
         .bold_line_style(RGBColor(225, 225, 225))
         .label_style(("sans-serif", 13))
@@ -318,11 +318,29 @@ fn percentile_label(x: f64) -> String {
 }
 
 /// 1, 2 and 5 times powers of ten; nothing between, where labels would stand on each other.
-fn round_label(value: f64) -> String {
+fn round_label(value: f64, label: fn(f64) -> String) -> String {
     let digit = value / 10f64.powf((value * (1.0 + 1e-9)).log10().floor());
     match [1.0, 2.0, 5.0].iter().any(|round| (digit / round - 1.0).abs() < 1e-6) {
-        true => short(value),
+        true => label(value),
         false => String::new(),
+    }
+}
+
+/// How the numbers of an axis are written. Microseconds get the unit that suits their size.
+fn label_of(unit: &str) -> fn(f64) -> String {
+    match unit {
+        MICROSECONDS => time,
+        _ => short,
+    }
+}
+
+/// Microseconds as people say them.
+fn time(micros: f64) -> String {
+    match micros {
+        micros if micros >= 1e6 => format!("{} s", short(micros / 1e6)),
+        micros if micros >= 1e3 => format!("{} ms", short(micros / 1e3)),
+        0.0 => "0".to_owned(),
+        micros => format!("{} us", short(micros)),
     }
 }
 
@@ -339,6 +357,9 @@ fn short(value: f64) -> String {
     }
 }
 
+/// The unit of an axis of latencies.
+pub const MICROSECONDS: &str = "microseconds";
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -352,6 +373,10 @@ mod tests {
         assert_eq!(
             [0.5, 120.0, 25_000.0, 2_000_000.0].map(short),
             ["0.5", "120", "25k", "2M"]
+        );
+        assert_eq!(
+            [0.0, 0.5, 200.0, 5_000.0, 45_000.0, 2_000_000.0].map(label_of(MICROSECONDS)),
+            ["0", "0.5 us", "200 us", "5 ms", "45 ms", "2 s"]
         );
     }
 

@@ -298,20 +298,24 @@ impl Session {
             let (arrivals, seed) = (crew.plan.load.arrivals, crew.random.next());
             let start = crew.start();
             let (number, all) = (u64::from(self.number), u64::from(self.connections));
-            self.pace = Some(Pace::new(start, rate, number, all, arrivals, seed));
+            let pace = Pace::new(start, rate, number, all, arrivals, seed);
+            crew.schedules_open += u32::from(pace.next() < crew.end);
+            self.pace = Some(pace);
         }
         while let Some(&(client, free_since)) = self.free.front() {
             if crew.is_exhausted(now) {
                 return;
             }
+            let end = crew.end;
             let intended = match &mut self.pace {
                 None => now,
                 Some(pace) => {
                     let intended = pace.next();
-                    if intended > now || intended >= crew.end {
+                    if intended > now || intended >= end {
                         return;
                     }
                     pace.advance();
+                    crew.schedules_open -= u32::from(pace.next() >= end);
                     intended
                 }
             };

@@ -352,7 +352,8 @@ fn config_of(values: &Values, notices: &mut Vec<Notice>) -> Result<Config, Strin
         cores: cores(values.text("cores"))?,
         wal_sync: match values.text("wal-sync") {
             "dsync" => WalSync::Dsync,
-            _ => WalSync::Fdatasync,
+            "fdatasync" => WalSync::Fdatasync,
+            _ => WalSync::Auto,
         },
         hold_cluster_version: hold_cluster_version(values.text("hold-cluster-version"))?,
         name,

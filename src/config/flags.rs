@@ -156,8 +156,8 @@ flags! {
     Ringd {
         "cores" Text, "" Honoured,
             "Cores to run on, such as '0-3,8'. All that the process may use, if empty.";
-        "wal-sync" Choice(&["dsync", "fdatasync"]), "fdatasync" Honoured,
-            "How a batch of the log is made durable: one write to a file opened with O_DSYNC, or a write and fdatasync.";
+        "wal-sync" Choice(&["auto", "dsync", "fdatasync"]), "auto" Honoured,
+            "How a batch of the log is made durable: one write to a file opened with O_DSYNC, a write and fdatasync, or whichever serves better at the moment.";
         "hold-cluster-version" Text, "3.5" Honoured,
             "The cluster version is not raised above this one, so that etcd 3.5 can take the data back. Empty follows etcd.";
     }

@@ -183,6 +183,8 @@ pub enum AutoCompaction {
 /// `--wal-sync`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WalSync {
+    /// One of the others, as serves better at the moment.
+    Auto,
     /// One write to a file opened with O_DSYNC.
     Dsync,
     /// A write, then fdatasync.

@@ -39,6 +39,9 @@ pub struct HostFacts {
     pub clock_sources: String,
     /// Frequency governors of the cores, each once; empty if the frequency is not the kernel's affair.
     pub governors: Vec<String>,
+    /// Nanoseconds for which a virtual machine's idle core looks for work before it is given back to the host; `None` where
+    /// the kernel has no such rule.
+    pub halt_poll_nanos: Option<u64>,
     /// `always`, `madvise` or `never`.
     pub huge_pages: Option<String>,
     /// Why io_uring cannot be used, if it cannot.
@@ -198,6 +201,7 @@ impl Facts {
                 "governors",
                 Json::Array(host.governors.iter().map(|name| text(name)).collect()),
             ),
+            ("halt_poll_nanos", host.halt_poll_nanos.map_or(Json::Null, number)),
             ("huge_pages", host.huge_pages.as_deref().map_or(Json::Null, text)),
             ("ring_operations", number(host.ring_operations as u64)),
             ("ring_features", number(u64::from(host.ring_features))),

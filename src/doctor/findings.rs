@@ -219,6 +219,19 @@ impl Findings {
         } else {
             self.good("governor", "the frequency governor is performance".to_owned());
         }
+        match host.halt_poll_nanos {
+            Some(0) => self.advice(
+                "idle cores",
+                Some("halt-poll.md"),
+                "an idle core goes back to the host at once, and a wake-up from another core takes tens of microseconds"
+                    .to_owned(),
+            ),
+            Some(nanos) => self.good(
+                "idle cores",
+                format!("an idle core looks for work for {} us before it goes back to the host", nanos / 1000),
+            ),
+            None => {}
+        }
         let cores = host.cores.len();
         let isolated = if host.isolated_cores.is_empty() {
             "none is isolated"
@@ -438,7 +451,7 @@ impl Findings {
                 true => self.advice(
                     "sync",
                     Some("wal-sync.md"),
-                    format!("{sentence}: better than O_DSYNC here, try --wal-sync=fdatasync"),
+                    format!("{sentence}: better than O_DSYNC here, which --wal-sync=auto finds out by itself"),
                 ),
                 false => self.good("sync", sentence),
             }

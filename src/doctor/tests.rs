@@ -86,7 +86,7 @@ fn each_fault_is_found_and_named_alone() {
         queue.iter_mut().find(|(known, _)| known == name).unwrap().1 = value.to_owned();
     };
     let _ = setting;
-    let changes: [(Change, Grade, &str, Option<&str>); 16] = [
+    let changes: [(Change, Grade, &str, Option<&str>); 17] = [
         (
             |facts| facts.host.ring_obstacle = Some("no".to_owned()),
             Grade::Problem,
@@ -134,6 +134,12 @@ fn each_fault_is_found_and_named_alone() {
             Grade::Advice,
             "governor",
             Some("governor.md"),
+        ),
+        (
+            |facts| facts.host.halt_poll_nanos = Some(0),
+            Grade::Advice,
+            "idle cores",
+            Some("halt-poll.md"),
         ),
         (
             |facts| facts.host.huge_pages = Some("always".to_owned()),

@@ -384,6 +384,18 @@ impl Subject {
         assert_eq!(encoder.encoded_len(), bytes.len());
         let chunks = std::iter::from_fn(|| encoder.chunk(&self.tree, ask.slice)).flatten();
         assert_eq!(chunks.collect::<Vec<u8>>(), bytes);
+        let scan = self.store.range_begin(&query).expect("it was accepted before");
+        let list = RangeList::new(scan, header.encode_to_vec().into(), ask.keys_only);
+        assert_eq!(list.is_ok(), is_in_index_order(&query));
+        if let Ok(mut list) = list {
+            while !list.measure(&self.store, &self.tree, ask.slice) {}
+            assert_eq!(list.encoded_len(), bytes.len());
+            let mut written = Vec::new();
+            while !list.is_done() {
+                written.extend_from_slice(&list.chunk(&self.store, &self.tree, ask.slice, ask.slice));
+            }
+            assert_eq!(written, bytes);
+        }
     }
 
     fn compact(&mut self, back: u8) {
@@ -569,4 +581,8 @@ proptest! {
             subject.carry_out(step);
         }
     }
+}
+
+fn is_in_index_order(query: &RangeQuery<'_>) -> bool {
+    query.sort_target == SortTarget::Key && query.sort_order != SortOrder::Descend
 }

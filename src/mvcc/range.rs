@@ -1,6 +1,6 @@
 //! Ranges: which records answer a request, in which order. Everything but sorting by value is decided from the index.
 
-use std::{cmp::Reverse, ops::ControlFlow};
+use std::{cmp::Reverse, collections::VecDeque, ops::ControlFlow};
 
 use super::{
     Index, KeyState, Record, Records, Span, SpanEnd,
@@ -121,6 +121,8 @@ pub struct RangeScan {
     count: u64,
     is_count_known: bool,
     found: Vec<Found>,
+    /// Keys that were found before those and have been taken.
+    taken: usize,
     cursor: Cursor,
 }
 
@@ -177,6 +179,7 @@ impl RangeScan {
             count: 0,
             is_count_known: false,
             found: Vec::new(),
+            taken: 0,
             cursor: Cursor::Start,
         }
     }
@@ -188,7 +191,32 @@ impl RangeScan {
 
     /// Keys found so far.
     pub fn found(&self) -> usize {
-        self.found.len()
+        self.taken + self.found.len()
+    }
+
+    /// Whether the keys belong to the result in the order in which the walk finds them.
+    pub fn is_plain(&self) -> bool {
+        self.order.is_none()
+    }
+
+    /// Takes what has been found since the last time, so that a long walk need not hold it all. Of a plain range alone.
+    pub(super) fn take_found(&mut self, items: &mut VecDeque<RangeItem>) {
+        debug_assert!(self.is_plain());
+        self.taken += self.found.len();
+        items.extend(self.found.drain(..).map(|found| RangeItem {
+            modified: found.modified,
+        }));
+    }
+
+    /// What the answer tells besides its keys: the keys of the span, and whether the limit left some out. The walk is over.
+    pub(super) fn totals(&self) -> (i64, bool) {
+        assert_eq!(self.cursor, Cursor::End, "a range is counted when its walk is over");
+        (i64::try_from(self.count).unwrap_or(i64::MAX), self.found() > self.limit)
+    }
+
+    /// Keys that the answer has at most.
+    pub(super) fn limit(&self) -> usize {
+        self.limit
     }
 
     pub(super) fn slice(&mut self, index: &Index, keys_max: usize) -> bool {
@@ -216,7 +244,7 @@ impl RangeScan {
         let mut walk = Walk {
             revision: self.revision,
             is_latest,
-            fetch_max: self.fetch_max,
+            fetch_max: self.fetch_max - self.taken.min(self.fetch_max),
             order: self.order,
             bounds: self.bounds,
             is_count_known: self.is_count_known,
@@ -250,6 +278,7 @@ impl RangeScan {
             Some((_, SortOrder::Descend)) => self.found.sort_by_key(|found| Reverse(found.rank)),
             Some((_, _)) => self.found.sort_by_key(|found| found.rank),
         }
+        assert_eq!(self.taken, 0, "what was taken is not in the result");
         let more = self.found.len() > self.limit;
         self.found.truncate(self.limit);
         RangeResult {

@@ -5,8 +5,8 @@
 //!   0x0a len header   { 0x12 len record } for each key   0x18 1 if more   0x20 count        as prost would write it
 //! ```
 //!
-//! A long answer is measured first and then written in chunks, so that a list of millions of keys costs 16 bytes of
-//! memory for each and not its content.
+//! A long answer is measured first and then written in chunks, so that a sorted list of millions of keys costs 16 bytes of
+//! memory for each and not its content. A list in the index's own order costs none: see [`super::RangeList`].
 
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::encoding::{encode_varint, encoded_len_varint};
@@ -92,8 +92,7 @@ impl RangeEncoder {
     pub fn measure<R: Records + ?Sized>(&mut self, records: &R, items_max: usize) -> bool {
         let end = self.items.len().min(self.measured.saturating_add(items_max));
         for item in &self.items[self.measured..end] {
-            let len = self.record_len(stored(records, item));
-            self.encoded_len += 1 + encoded_len_varint(len as u64) + len;
+            self.encoded_len += item_len(stored(records, item), self.keys_only);
         }
         self.measured = end;
         end == self.items.len()
@@ -116,15 +115,7 @@ impl RangeEncoder {
             self.is_head_written = true;
         }
         while let Some(item) = self.items.get(self.written).filter(|_| out.len() < bytes_max) {
-            let record = stored(records, item);
-            match self.keys_only {
-                true => {
-                    let record = without_value(record);
-                    put_len_prefix(&mut out, TAG_KVS, record.encoded_len());
-                    record.encode_to(&mut out);
-                }
-                false => put_key_value_field(&mut out, TAG_KVS, record),
-            }
+            put_item(&mut out, stored(records, item), self.keys_only);
             self.written += 1;
         }
         if self.written == self.items.len() {
@@ -134,15 +125,41 @@ impl RangeEncoder {
         Some(out.freeze())
     }
 
-    fn record_len(&self, record: &[u8]) -> usize {
-        match self.keys_only {
-            true => without_value(record).encoded_len(),
-            false => record.len(),
-        }
+    /// Whether nothing of the answer has been given yet.
+    pub fn is_untouched(&self) -> bool {
+        !self.is_head_written
+    }
+
+    /// Whether all of the answer has been given.
+    pub fn is_done(&self) -> bool {
+        self.is_tail_written
     }
 }
 
-fn stored<'a, R: Records + ?Sized>(records: &'a R, item: &RangeItem) -> &'a [u8] {
+/// Length of a record's field in an answer, in bytes.
+pub(super) fn item_len(record: &[u8], keys_only: bool) -> usize {
+    match keys_only {
+        true => {
+            let len = without_value(record).encoded_len();
+            1 + encoded_len_varint(len as u64) + len
+        }
+        false => key_value_field_len(record),
+    }
+}
+
+/// Appends a record's field to an answer.
+pub(super) fn put_item(out: &mut BytesMut, record: &[u8], keys_only: bool) {
+    match keys_only {
+        true => {
+            let record = without_value(record);
+            put_len_prefix(out, TAG_KVS, record.encoded_len());
+            record.encode_to(out);
+        }
+        false => put_key_value_field(out, TAG_KVS, record),
+    }
+}
+
+pub(super) fn stored<'a, R: Records + ?Sized>(records: &'a R, item: &RangeItem) -> &'a [u8] {
     records.record(item.modified).expect("an indexed put has its record")
 }
 
@@ -153,20 +170,20 @@ fn without_value(record: &[u8]) -> Record<'_> {
     }
 }
 
-fn head_len(header: &[u8]) -> usize {
+pub(super) fn head_len(header: &[u8]) -> usize {
     match header.len() {
         0 => 0,
         len => 1 + encoded_len_varint(len as u64) + len,
     }
 }
 
-fn put_head(out: &mut BytesMut, header: &[u8]) {
+pub(super) fn put_head(out: &mut BytesMut, header: &[u8]) {
     if !header.is_empty() {
         put_key_value_field(out, TAG_HEADER, header);
     }
 }
 
-fn tail_len(more: bool, count: i64) -> usize {
+pub(super) fn tail_len(more: bool, count: i64) -> usize {
     let count_len = match count {
         0 => 0,
         count => 1 + encoded_len_varint(count as u64),
@@ -174,7 +191,7 @@ fn tail_len(more: bool, count: i64) -> usize {
     usize::from(more) * 2 + count_len
 }
 
-fn put_tail(out: &mut BytesMut, more: bool, count: i64) {
+pub(super) fn put_tail(out: &mut BytesMut, more: bool, count: i64) {
     if more {
         out.put_slice(&[TAG_MORE << 3, 1]);
     }

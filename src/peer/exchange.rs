@@ -219,6 +219,14 @@ impl Exchange {
         !self.news.borrow().is_empty()
     }
 
+    /// What waits for each member: messages, their bytes, and questions.
+    pub fn for_each_outbox(&self, mut look: impl FnMut(usize, usize, usize)) {
+        for link in self.links.borrow().values() {
+            let (messages, bytes, questions) = link.outbox.borrow().waiting();
+            look(messages, bytes, questions);
+        }
+    }
+
     /// The members, this one aside.
     pub fn peers(&self) -> Vec<Peer> {
         self.links.borrow().values().map(|link| link.peer.clone()).collect()

@@ -83,6 +83,11 @@ impl Outbox {
         self.snapshot.take().map(Letter::Snapshot)
     }
 
+    /// How many messages wait, how many bytes they count, and how many questions.
+    pub fn waiting(&self) -> (usize, usize, usize) {
+        (self.messages.len(), self.bytes, self.questions.len())
+    }
+
     /// Whether a snapshot waits.
     pub fn has_snapshot(&self) -> bool {
         self.snapshot.is_some()

@@ -50,6 +50,22 @@ pub struct Reply {
     pub method: Method,
     /// The encoded response message, or why there is none.
     pub outcome: Result<Bytes, Status>,
+    /// How much of the message it is.
+    pub part: Part,
+}
+
+/// How much of a message an answer holds. Long lists are answered in parts, as their connection gets rid of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// All of it.
+    Whole,
+    /// The beginning of one that has so many bytes.
+    #[allow(missing_docs)]
+    First { message_bytes: usize },
+    /// What follows.
+    Next,
+    /// The end.
+    Last,
 }
 
 /// Requests by what becomes of them.

@@ -14,7 +14,10 @@ use raft::{
 };
 
 use crate::{
-    base::{LogIndex, MemberId, Term},
+    base::{
+        LogIndex, MemberId, Term,
+        planted::{Planted, is_planted},
+    },
     limits,
     wire::proto::raftpb,
 };
@@ -90,7 +93,10 @@ impl Consensus {
             max_inflight_msgs: INFLIGHT_MESSAGES_MAX,
             check_quorum: true,
             pre_vote: timing.pre_vote,
-            read_only_option: ReadOnlyOption::Safe,
+            read_only_option: match is_planted(Planted::ReadUnconfirmed) {
+                true => ReadOnlyOption::LeaseBased,
+                false => ReadOnlyOption::Safe,
+            },
             max_committed_size_per_ready: COMMITTED_BYTES_PER_CYCLE_MAX,
             max_uncommitted_size: UNCOMMITTED_BYTES_MAX,
             ..Config::default()
@@ -174,10 +180,23 @@ impl Consensus {
         self.node.raft.prs().conf().to_conf_state()
     }
 
-    /// One heartbeat interval has passed.
+    /// Whether this leader waits for another member to take leadership over.
+    pub fn is_handing_over(&self) -> bool {
+        self.is_leader() && self.node.raft.lead_transferee.is_some()
+    }
+
+    /// One heartbeat interval has passed. While a leader's snapshot is taken over, raft's clock stands still: a campaign
+    /// would look at entries that went with the snapshot.
     pub fn tick(&mut self) {
-        self.node.tick();
-        self.settle_election_timeout();
+        if !self.is_restoring() {
+            self.node.tick();
+            self.settle_election_timeout();
+        }
+    }
+
+    /// Whether the log begins behind a leader's snapshot that is not applied yet.
+    fn is_restoring(&self) -> bool {
+        self.log().first().0 > self.applied_to().0 + 1
     }
 
     /// A message from another member.
@@ -185,6 +204,10 @@ impl Consensus {
     /// # Errors
     /// If it comes from nobody we know of, or is of a kind that does not travel.
     pub fn step(&mut self, message: Message) -> raft::Result<()> {
+        // A leader that hands over finds another member, or keeps what it has.
+        if message.msg_type == MessageType::MsgTimeoutNow && self.is_restoring() {
+            return Ok(());
+        }
         let outcome = self.node.step(message);
         self.settle_election_timeout();
         outcome
@@ -261,7 +284,7 @@ impl Consensus {
         let mut messages_after_sync = ready.take_persisted_messages();
         if !messages_after_sync.is_empty() {
             // What is only passed on to the leader promises nothing, and waits for no disk.
-            messages.extend(messages_after_sync.extract_if(.., |message| is_passed_on(message)));
+            messages.extend(messages_after_sync.extract_if(.., |message| is_passed_on(message) || is_rushed(message)));
         }
         let cycle = Cycle {
             number: ready.number(),
@@ -314,6 +337,12 @@ impl Consensus {
         LogIndex(self.node.raft.raft_log.committed)
     }
 
+    /// Index of the newest entry that has been handed over to be applied, and was. After a restart it begins with the
+    /// snapshot's, however far the state has come: entries are handed over again as raft hears that they are committed.
+    pub fn applied_to(&self) -> LogIndex {
+        LogIndex(self.node.raft.raft_log.applied)
+    }
+
     /// The log in memory.
     pub fn log(&self) -> &MemoryLog {
         self.node.store()
@@ -354,6 +383,15 @@ fn mix(number: u64) -> u64 {
 /// Whether a follower's message only passes a client's wish on.
 fn is_passed_on(message: &Message) -> bool {
     matches!(message.msg_type, MessageType::MsgPropose | MessageType::MsgReadIndex)
+}
+
+/// Whether a planted bug lets a promise leave before the disk has it.
+fn is_rushed(message: &Message) -> bool {
+    match message.msg_type {
+        MessageType::MsgAppendResponse => is_planted(Planted::AppendAnsweredEarly),
+        MessageType::MsgRequestVoteResponse => is_planted(Planted::VoteAnsweredEarly),
+        _ => false,
+    }
 }
 
 fn conf_state_to_etcd(conf_state: &ConfState) -> raftpb::ConfState {
@@ -413,6 +451,57 @@ mod tests {
         assert!(consensus.cycle().is_none(), "nothing is committed before it is durable");
         consensus.persisted(cycle.number);
         assert_eq!(settle(&mut consensus), ["a", "b"]);
+    }
+
+    #[test]
+    fn a_member_that_takes_a_snapshot_over_does_not_campaign() {
+        let conf_state = ConfState {
+            voters: vec![1, 2, 3],
+            ..ConfState::default()
+        };
+        let log = MemoryLog::new(
+            LogIndex(0),
+            Term(0),
+            conf_state.clone(),
+            HardState::default(),
+            Vec::new(),
+        );
+        let mut consensus = Consensus::new(MemberId(1), log, LogIndex(0), TIMING, 7);
+        let of_leader = |msg_type| Message {
+            msg_type,
+            from: 2,
+            to: 1,
+            term: 3,
+            ..Message::default()
+        };
+        let mut message = of_leader(MessageType::MsgSnapshot);
+        message.set_snapshot(Snapshot {
+            metadata: Some(SnapshotMetadata {
+                conf_state: Some(conf_state).into(),
+                index: 10,
+                term: 3,
+                ..SnapshotMetadata::default()
+            })
+            .into(),
+            ..Snapshot::default()
+        });
+        consensus.step(message).unwrap();
+        let cycle = consensus.cycle().expect("a snapshot to take over");
+        assert!(cycle.snapshot.is_some());
+        consensus.persisted(cycle.number);
+        consensus.step(of_leader(MessageType::MsgTimeoutNow)).unwrap();
+        (0..3 * TIMING.election_ticks).for_each(|_| consensus.tick());
+        assert!(consensus.cycle().is_none_or(|cycle| cycle.messages.is_empty()));
+        consensus.applied(LogIndex(10));
+        (0..3 * TIMING.election_ticks).for_each(|_| consensus.tick());
+        let cycle = consensus.cycle().expect("a campaign");
+        assert!(
+            cycle
+                .messages_after_sync
+                .iter()
+                .chain(&cycle.messages)
+                .any(|message| message.msg_type == MessageType::MsgRequestPreVote)
+        );
     }
 
     #[test]

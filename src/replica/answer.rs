@@ -15,7 +15,7 @@ use crate::{
     host::Map,
     lease::Renewal,
     mvcc::RangeQuery,
-    propose::{Call, Read, Reply, Request, Ticket, Write},
+    propose::{Call, Part, Read, Reply, Request, Ticket, Write},
     wire::proto::etcdserverpb::{
         DowngradeInfo, LeaseCheckpoint, LeaseCheckpointRequest, LeaseKeepAliveResponse, LeaseTimeToLiveResponse,
         MemberListRequest, RangeRequest, ResponseHeader, StatusResponse,
@@ -86,6 +86,7 @@ pub fn read<M: Map>(
                 stream: call.ticket.stream,
                 method: call.ticket.method,
                 outcome,
+                part: Part::Whole,
             };
             outputs.replies.push((call.ticket, reply));
             return;
@@ -103,6 +104,7 @@ fn reply(ticket: Ticket, outcome: Result<Bytes, Reject>) -> Reply {
             stream: ticket.stream,
             method: ticket.method,
             outcome: Ok(answer),
+            part: Part::Whole,
         },
         Err(reject) => refusal(ticket, reject),
     }
@@ -193,6 +195,7 @@ pub fn relayed<M: Map>(replica: &Replica<Backend<M>>, call: &Call, answer: Resul
         stream: call.ticket.stream,
         method: call.ticket.method,
         outcome,
+        part: Part::Whole,
     }
 }
 

@@ -29,9 +29,12 @@ use super::{
 };
 use crate::{
     apply::{Applied, ApplyFault, Effect, EntryAt, State, Tree},
-    base::{LeaseId, LogIndex, MemberId, Monotonic, Reject, RequestId, Term},
+    base::{
+        LeaseId, LogIndex, MemberId, Monotonic, Reject, RequestId, Term,
+        planted::{Planted, is_planted},
+    },
     limits,
-    propose::{Call, Read, Reply, Request, RequestIds, Ticket, Waiters, Write},
+    propose::{Call, Part, Read, Reply, Request, RequestIds, Ticket, Waiters, Write},
     raft::Consensus,
     wal::{Batch, LogEncoder, WalSnapshot},
     wire::proto::etcdserverpb::{AlarmRequest, AlarmType, LeaseRevokeRequest, alarm_request::AlarmAction},
@@ -255,9 +258,15 @@ impl<T: Tree> Replica<T> {
             && let Some(context) = self.reads.ask(now)
         {
             self.consensus.read_index(context);
+            if is_planted(Planted::ReadWhileHandingOver) && self.consensus.is_handing_over() {
+                self.reads.confirm(context, self.consensus.committed());
+            }
         }
         self.cycle(now, outputs)?;
-        let applied = self.state.applied().index;
+        let applied = match is_planted(Planted::ReadBeforeApplied) {
+            true => LogIndex(u64::MAX),
+            false => self.state.applied().index,
+        };
         while let Some(call) = self.reads.pop_ready(applied) {
             outputs.reads.push(call);
         }
@@ -379,6 +388,7 @@ impl<T: Tree> Replica<T> {
                         stream: ticket.stream,
                         method: ticket.method,
                         outcome,
+                        part: Part::Whole,
                     },
                 ));
             }
@@ -464,6 +474,13 @@ impl<T: Tree> Replica<T> {
             Some(Installing::State(snapshot)) => Some(snapshot),
             _ => None,
         }
+    }
+
+    /// Whether raft has handed over again what the state had applied before this life began. Until then it needs entries
+    /// that the state does not, and does not know of every change of the members that the state knows of: no snapshot of
+    /// the state is raft's.
+    pub fn has_caught_up(&self) -> bool {
+        self.consensus.applied_to() >= self.state.applied().index
     }
 
     /// Whether a leader's snapshot is being installed.
@@ -606,6 +623,11 @@ impl<T: Tree> Replica<T> {
         self.options.request_timeout
     }
 
+    /// Bytes that an entry may have.
+    pub fn request_bytes_max(&self) -> usize {
+        self.options.request_bytes_max
+    }
+
     /// What waited in vain.
     pub fn refused(&self) -> Refused {
         self.refused
@@ -646,7 +668,12 @@ impl<T: Tree> Replica<T> {
 
     /// Proposes that a lease that has ended be revoked.
     pub fn revoke_lease(&mut self, lease_id: LeaseId, now: Monotonic) {
-        self.propose_own(&Write::LeaseRevoke(LeaseRevokeRequest { id: lease_id.0 }), now);
+        let write = Write::LeaseRevoke(LeaseRevokeRequest { id: lease_id.0 });
+        if is_planted(Planted::LeaseByFollower) {
+            let id = self.ids.next_request();
+            return self.enqueue(id, &write, now, Origin::Member, Waiter::Own);
+        }
+        self.propose_own(&write, now);
     }
 }
 
@@ -656,6 +683,7 @@ pub fn refusal(ticket: Ticket, reject: Reject) -> Reply {
         stream: ticket.stream,
         method: ticket.method,
         outcome: Err(reject.into()),
+        part: Part::Whole,
     }
 }
 

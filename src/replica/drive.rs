@@ -135,7 +135,7 @@ pub(super) struct Progress<M: crate::host::Map> {
     pub(super) next_hand_over: Monotonic,
     pub(super) outputs: Outputs,
     calls: Vec<Call>,
-    intake: Intake,
+    pub(super) intake: Intake,
     /// Since when entries wait for the write in flight to end.
     gathering_since: Option<Monotonic>,
     next_tick: Monotonic,
@@ -228,13 +228,19 @@ pub async fn run<H: Host, M: crate::host::Map>(mut home: Home<H, M>) -> Result<H
             progress.works.durable_applied(),
             home.exchange.snapshots_in_flight() > 0,
         )?;
-        progress
-            .scans
-            .step(&mut home.replica, &mut progress.works, &mut progress.outputs);
+        progress.scans.step(
+            &mut home.replica,
+            &mut progress.works,
+            &home.desk,
+            now,
+            &mut progress.outputs,
+        );
         home.carry_out(&mut progress, now);
         home.tell_ready(&mut progress);
         home.tell_view(&mut progress);
         home.commit(&mut progress, now)?;
+        #[cfg(debug_assertions)]
+        super::bounds::check(&home, &progress);
         home.desk.counters().turn_fine.observe(home.host.now().since(now));
         if woken.is_stopped {
             home.begin_stop(&mut progress, now);
@@ -274,9 +280,20 @@ async fn wait<H: Host, M: crate::host::Map>(home: &mut Home<H, M>, progress: &mu
     }
     // With work of its own the loop still lets the others of this core have their turn, and the host its look at what came.
     let mut rest = has_work.then(|| Box::pin(home.host.yield_now()));
+    // A list and the connection that takes it keep each other ready. Before the next slice of long work the host has looked
+    // at what came, whoever else calls: without that nobody else's requests would be seen, nor the log's completions.
+    let mut must_rest = progress.compactor.has_work() || progress.scans.has_work();
+    let mut is_rested = false;
     poll_fn(|context| {
+        if must_rest && let Some(rest) = &mut rest {
+            if rest.as_mut().poll(context).is_pending() {
+                return Poll::Pending;
+            }
+            must_rest = false;
+            is_rested = true;
+        }
         let mut woken = Woken::default();
-        let mut is_woken = rest.as_mut().is_some_and(|rest| rest.as_mut().poll(context).is_ready());
+        let mut is_woken = is_rested || rest.as_mut().is_some_and(|rest| rest.as_mut().poll(context).is_ready());
         is_woken |= home.desk.replica_notify().poll_notified(context).is_ready();
         is_woken |= poll_write(&mut progress.write, &mut woken, context);
         if home.stop.poll_notified(context).is_ready() {
@@ -628,7 +645,7 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
             || is_full
             || progress.works.wants_commit()
             || self.snapshotter.wants_commit()
-            || !progress.snapshots_wanted.is_empty()
+            || self.owes_snapshots(progress)
             || progress.stopping == Stopping::Yes;
         let is_possible = !backend.is_committing() && !progress.installer.is_replacing() && self.store.room() > 0;
         if is_wanted && is_possible {
@@ -640,7 +657,9 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
             } else {
                 progress.works.nothing_sealed();
             }
-            self.send_snapshots(progress);
+            if self.owes_snapshots(progress) {
+                self.send_snapshots(progress);
+            }
             progress.works.send(&mut self.store)?;
         }
         Ok(())

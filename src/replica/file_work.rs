@@ -19,7 +19,7 @@ use crate::{
     host::{Map, Sender},
     mvcc::{KeyValueHash, KvHasher, PhysicalCompaction},
     ops::Counters,
-    propose::{Reply, Ticket},
+    propose::{Part, Reply, Ticket},
     wire::{
         proto::etcdserverpb::{DefragmentResponse, HashKvResponse, HashResponse},
         status::{Code, Status},
@@ -324,6 +324,7 @@ fn answer(ticket: Ticket, outcome: Result<Vec<u8>, Status>) -> Reply {
         stream: ticket.stream,
         method: ticket.method,
         outcome: outcome.map(Into::into),
+        part: Part::Whole,
     }
 }
 

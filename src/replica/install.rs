@@ -20,7 +20,10 @@ use super::{
 use crate::{
     apply::{EntryAt, StateConfig},
     backend::{self, Backend, CommitReport, OpenFault, Received, StoreRequest},
-    base::{LogIndex, Term},
+    base::{
+        LogIndex, Term,
+        planted::{Planted, is_planted},
+    },
     host::{Disk, Host, Map},
     peer::Receipt,
     snapshot::SnapshotFiles,
@@ -198,8 +201,10 @@ impl<H: Host, M: Map> Home<H, M> {
         progress.works.abandon(applied, &mut progress.outputs);
         progress.compactor.abandon(&mut progress.outputs);
         let store = self.replica.state().store();
-        self.watches
-            .restored(store.current_revision(), store.compact_revision());
+        if !is_planted(Planted::SnapshotUntold) {
+            self.watches
+                .restored(store.current_revision(), store.compact_revision());
+        }
         self.snapshotter.restored(LogIndex(metadata.index));
         self.resume_compaction = resume_compaction;
         self.resume_compaction(progress);

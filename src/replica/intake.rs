@@ -82,6 +82,11 @@ impl Intake {
         if under_way.has_room() { self.pop() } else { None }
     }
 
+    /// How many wait, and how many bytes they have.
+    pub fn held(&self) -> (usize, usize) {
+        (self.held.len(), self.held_bytes)
+    }
+
     /// The next that waits, room or not: the loop ends.
     pub fn pop(&mut self) -> Option<Call> {
         let (call, bytes) = self.held.pop_front()?;

@@ -69,7 +69,8 @@ pub fn publish<T: Tree>(replica: &mut Replica<T>, identity: &Identity, now: Mono
 
 /// A member that leads no longer does not know when leases end.
 pub fn follow_role<T: Tree>(replica: &mut Replica<T>) {
-    if !replica.consensus().is_leader() && replica.state().lessor().is_primary() {
+    let is_kept = is_planted(Planted::LeaseByFollower);
+    if !replica.consensus().is_leader() && replica.state().lessor().is_primary() && !is_kept {
         replica.state_mut().lessor_mut().demote();
     }
 }

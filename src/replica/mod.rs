@@ -4,11 +4,13 @@
 //! its data directory to its first turn; [`founding`] begins a cluster. [`peers`] is what the loop has to do with other
 //! members, [`relay`] what is asked of the leader, [`install`] how its snapshot is taken over. The rest is what takes
 //! longer than a turn: [`scans`] over the index, [`file_work`] on the tree's file, the [`compactor`], the
-//! [`snapshotter`].
+//! [`snapshotter`]. `bounds` looks at what waits.
 
 pub mod answer;
 pub mod auto_compaction;
 pub mod boot;
+#[cfg(debug_assertions)]
+mod bounds;
 pub mod compactor;
 pub mod cycle;
 pub mod drive;

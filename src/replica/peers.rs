@@ -128,6 +128,11 @@ impl<H: Host, M: Map> Home<H, M> {
         self.exchange.send(messages.drain(..));
     }
 
+    /// Whether a follower needs a snapshot, and this member can make one.
+    pub(super) fn owes_snapshots(&self, progress: &Progress<M>) -> bool {
+        !progress.snapshots_wanted.is_empty() && self.replica.has_caught_up()
+    }
+
     /// Sends a snapshot of what is applied now to those who need one. It has just been sealed, and is in the store's
     /// hands: the file that streams behind that commit has it.
     pub(super) fn send_snapshots(&self, progress: &mut Progress<M>) {

@@ -34,6 +34,15 @@ pub struct Relay {
     taken_in: Slab<Asker>,
 }
 
+/// How many questions are on their way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// Of clients of this member's.
+    pub passed_on: usize,
+    /// Of other members.
+    pub taken_in: usize,
+}
+
 struct PassedOn {
     call: Call,
     deadline: Monotonic,
@@ -59,6 +68,14 @@ impl Relay {
             next: now,
         };
         self.passed_on.insert(self.next_number, waiting);
+    }
+
+    /// How much waits.
+    pub fn waiting(&self) -> Waiting {
+        Waiting {
+            passed_on: self.passed_on.len(),
+            taken_in: self.taken_in.len(),
+        }
     }
 
     /// Whether no client waits.

@@ -1,9 +1,12 @@
 //! Long walks over the index on behalf of reads, in slices: lists, and the first part of HashKV. They take turns, so
 //! that a short list does not wait for a long one, and none of them keeps the log waiting for more than a slice.
+//!
+//! A list's answer leaves in parts, as its client takes them, and is never in memory as a whole; a list whose client is slow
+//! rests. It holds back compaction of what it reads, so after [`PATIENCE`] the rest is written to memory all the same.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::{
     cycle::{Replica, refusal},
@@ -12,10 +15,15 @@ use super::{
 };
 use crate::{
     backend::Backend,
-    base::Reject,
+    base::{Monotonic, Reject},
     host::Map,
-    mvcc::{HashJob, RangeEncoder, RangeScan},
-    propose::{Reply, Ticket},
+    limits,
+    mvcc::{HashJob, RangeEncoder, RangeList, RangeScan},
+    propose::{Part, Reply, Ticket},
+    rpc::{
+        desk::Desk,
+        status::{self, Status},
+    },
 };
 
 /// Keys of the index that one slice walks over.
@@ -24,17 +32,23 @@ const KEYS_PER_SLICE: usize = 1_000;
 const RECORDS_PER_SLICE: usize = 500;
 /// Bytes of an answer that one slice writes.
 const BYTES_PER_SLICE: usize = 128 * 1024;
+/// How long a list waits for its client.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Walks under way. Each pins the revision that it reads.
 #[derive(Default)]
 pub struct Scans {
     turns: VecDeque<Scan>,
+    /// Lists whose clients have enough for now.
+    resting: Vec<Scan>,
 }
 
 struct Scan {
     ticket: Ticket,
     pinned_revision: i64,
     stage: Stage,
+    /// Until when the list waits for its client, once there is something for it.
+    patient_until: Option<Monotonic>,
 }
 
 enum Stage {
@@ -43,18 +57,22 @@ enum Stage {
         header: Bytes,
         keys_only: bool,
     },
+    /// A sorted list, whose keys are known.
     Measure(RangeEncoder),
-    Write {
-        encoder: RangeEncoder,
-        answer: BytesMut,
-    },
+    Write(RangeEncoder),
+    /// A list in the index's order.
+    MeasureList(Box<RangeList>),
+    WriteList(Box<RangeList>),
     /// With the store's revision when the call came.
     Hash(HashJob, i64),
 }
 
 enum Step {
     More(Stage),
-    Answer(Bytes),
+    /// A part of an answer, and what is left to be done for it.
+    Part(Bytes, Part, Option<Stage>),
+    /// The answer would be too long.
+    Refused(Status),
     Hashed(crate::mvcc::KvHasher, i64),
 }
 
@@ -70,14 +88,19 @@ impl Scans {
     ) {
         let pinned_revision = scan.revision();
         replica.state_mut().store_and_tree().0.pin(pinned_revision);
-        self.turns.push_back(Scan {
-            ticket,
-            pinned_revision,
-            stage: Stage::Walk {
-                scan,
+        let stage = match RangeList::new(scan, header.clone(), keys_only) {
+            Ok(list) => Stage::MeasureList(Box::new(list)),
+            Err(scan) => Stage::Walk {
+                scan: *scan,
                 header,
                 keys_only,
             },
+        };
+        self.turns.push_back(Scan {
+            ticket,
+            pinned_revision,
+            stage,
+            patient_until: None,
         });
     }
 
@@ -92,12 +115,13 @@ impl Scans {
             ticket,
             pinned_revision,
             stage: Stage::Hash(job, current_revision),
+            patient_until: None,
         });
     }
 
     /// Gives all walks up: the store that they walk over is replaced.
     pub fn abandon(&mut self, outputs: &mut Outputs) {
-        for scan in self.turns.drain(..) {
+        for scan in self.turns.drain(..).chain(self.resting.drain(..)) {
             outputs
                 .replies
                 .push((scan.ticket, refusal(scan.ticket, Reject::Timeout)));
@@ -108,7 +132,7 @@ impl Scans {
     pub fn of_connection(&self, ticket: &Ticket) -> usize {
         let is_same =
             |scan: &&Scan| (scan.ticket.connection, scan.ticket.incarnation) == (ticket.connection, ticket.incarnation);
-        self.turns.iter().filter(is_same).count()
+        self.turns.iter().chain(&self.resting).filter(is_same).count()
     }
 
     /// Whether [`Scans::step`] has something to do.
@@ -117,35 +141,71 @@ impl Scans {
     }
 
     /// Carries the next walk on by a slice.
-    pub fn step<M: Map>(&mut self, replica: &mut Replica<Backend<M>>, works: &mut FileWorks<M>, outputs: &mut Outputs) {
-        let Some(Scan {
-            ticket,
-            pinned_revision,
-            stage,
-        }) = self.turns.pop_front()
-        else {
+    pub fn step<M: Map>(
+        &mut self,
+        replica: &mut Replica<Backend<M>>,
+        works: &mut FileWorks<M>,
+        desk: &Desk,
+        now: Monotonic,
+        outputs: &mut Outputs,
+    ) {
+        self.wake(desk, now);
+        let Some(mut scan) = self.turns.pop_front() else {
             return;
         };
-        match step(replica, stage) {
-            Step::More(stage) => {
-                self.turns.push_back(Scan {
-                    ticket,
-                    pinned_revision,
-                    stage,
-                });
-                return;
+        if let Stage::Write(_) | Stage::WriteList(_) = scan.stage {
+            let patient_until = *scan.patient_until.get_or_insert(now + PATIENCE);
+            match desk.unsent_bytes(&scan.ticket) {
+                None => return replica.state_mut().store_and_tree().0.unpin(scan.pinned_revision),
+                Some(unsent) if unsent > limits::LIST_UNSENT_BYTES_MAX && now < patient_until => {
+                    desk.await_room(&scan.ticket);
+                    return self.resting.push(scan);
+                }
+                Some(_) => {}
             }
-            Step::Answer(answer) => {
+        }
+        let ticket = scan.ticket;
+        let rest = match step(replica, scan.stage) {
+            Step::More(stage) => Some(stage),
+            Step::Part(message, part, rest) => {
+                if !(message.is_empty() && part == Part::Next) {
+                    let reply = Reply {
+                        stream: ticket.stream,
+                        method: ticket.method,
+                        outcome: Ok(message),
+                        part,
+                    };
+                    outputs.replies.push((ticket, reply));
+                }
+                rest
+            }
+            Step::Refused(status) => {
                 let reply = Reply {
                     stream: ticket.stream,
                     method: ticket.method,
-                    outcome: Ok(answer),
+                    outcome: Err(status),
+                    part: Part::Whole,
                 };
                 outputs.replies.push((ticket, reply));
+                None
             }
-            Step::Hashed(hasher, revision) => works.hash_kv(ticket, hasher, revision),
+            Step::Hashed(hasher, revision) => {
+                works.hash_kv(ticket, hasher, revision);
+                None
+            }
+        };
+        match rest {
+            Some(stage) => self.turns.push_back(Scan { stage, ..scan }),
+            None => replica.state_mut().store_and_tree().0.unpin(scan.pinned_revision),
         }
-        replica.state_mut().store_and_tree().0.unpin(pinned_revision);
+    }
+
+    /// Lists whose clients have room again, are gone, or have been waited for long enough, go on.
+    fn wake(&mut self, desk: &Desk, now: Monotonic) {
+        let is_impatient = |scan: &Scan| scan.patient_until.is_some_and(|until| until <= now);
+        if desk.take_room_made() || self.resting.iter().any(is_impatient) {
+            self.turns.extend(self.resting.drain(..));
+        }
     }
 }
 
@@ -168,24 +228,34 @@ fn step<M: Map>(replica: &Replica<Backend<M>>, stage: Stage) -> Step {
                 })
             }
         }
-        Stage::Measure(mut encoder) => {
-            if encoder.measure(tree, RECORDS_PER_SLICE) {
-                let answer = BytesMut::with_capacity(encoder.encoded_len());
-                Step::More(Stage::Write { encoder, answer })
-            } else {
-                Step::More(Stage::Measure(encoder))
-            }
-        }
-        Stage::Write {
-            mut encoder,
-            mut answer,
-        } => match encoder.chunk(tree, BYTES_PER_SLICE) {
-            Some(chunk) => {
-                answer.extend_from_slice(&chunk);
-                Step::More(Stage::Write { encoder, answer })
-            }
-            None => Step::Answer(answer.freeze()),
+        Stage::Measure(mut encoder) => match encoder.measure(tree, RECORDS_PER_SLICE) {
+            true => match status::message_refusal(encoder.encoded_len()) {
+                Some(status) => Step::Refused(status),
+                None => Step::More(Stage::Write(encoder)),
+            },
+            false => Step::More(Stage::Measure(encoder)),
         },
+        Stage::Write(mut encoder) => {
+            let is_first = encoder.is_untouched();
+            let chunk = encoder.chunk(tree, BYTES_PER_SLICE).unwrap_or_default();
+            let part = part(is_first, encoder.is_done(), encoder.encoded_len());
+            let rest = (!encoder.is_done()).then_some(Stage::Write(encoder));
+            Step::Part(chunk, part, rest)
+        }
+        Stage::MeasureList(mut list) => match list.measure(store, tree, RECORDS_PER_SLICE) {
+            true => match status::message_refusal(list.encoded_len()) {
+                Some(status) => Step::Refused(status),
+                None => Step::More(Stage::WriteList(list)),
+            },
+            false => Step::More(Stage::MeasureList(list)),
+        },
+        Stage::WriteList(mut list) => {
+            let is_first = list.is_untouched();
+            let chunk = list.chunk(store, tree, RECORDS_PER_SLICE, BYTES_PER_SLICE);
+            let part = part(is_first, list.is_done(), list.encoded_len());
+            let rest = (!list.is_done()).then_some(Stage::WriteList(list));
+            Step::Part(chunk, part, rest)
+        }
         Stage::Hash(mut job, revision) => {
             if store.hash_slice(&mut job, KEYS_PER_SLICE) {
                 Step::Hashed(job.into_hasher(), revision)
@@ -193,5 +263,14 @@ fn step<M: Map>(replica: &Replica<Backend<M>>, stage: Stage) -> Step {
                 Step::More(Stage::Hash(job, revision))
             }
         }
+    }
+}
+
+fn part(is_first: bool, is_last: bool, message_bytes: usize) -> Part {
+    match (is_first, is_last) {
+        (true, true) => Part::Whole,
+        (true, false) => Part::First { message_bytes },
+        (false, false) => Part::Next,
+        (false, true) => Part::Last,
     }
 }

@@ -137,7 +137,7 @@ impl<H: Host> Snapshotter<H> {
     fn begin_if_due<M: Map>(&mut self, replica: &Replica<Backend<M>>) {
         let applied = replica.state().applied();
         let is_due = applied.index.0 > self.last_index.0 + self.options.entries;
-        if !is_due || replica.is_installing() {
+        if !is_due || replica.is_installing() || !replica.has_caught_up() {
             return;
         }
         tracing::info!(
@@ -231,6 +231,7 @@ impl<H: Host> Snapshotter<H> {
 
 /// The snapshot of what is applied now.
 pub fn snapshot_of<M: Map>(replica: &Replica<Backend<M>>) -> Snapshot {
+    assert!(replica.has_caught_up(), "raft needs entries before the snapshot's");
     let applied = replica.state().applied();
     let metadata = SnapshotMetadata {
         conf_state: Some(replica.consensus().conf_state()).into(),

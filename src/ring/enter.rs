@@ -27,8 +27,8 @@ use std::{
 
 use super::{
     queue::{
-        ASYNC_CANCEL, Entry, FSYNC, IO_LINK, NOTHING, POLL_ADD, Queue, TIMEOUT, Timespec, WRITE, WRITE_FIXED, set_time,
-        time_of,
+        ASYNC_CANCEL, Entry, FSYNC, IO_LINK, NOTHING, POLL_ADD, Queue, TIMEOUT, Timespec, WAITING_MAX, WRITE,
+        WRITE_FIXED, set_time, time_of,
     },
     setup::Parameters,
     system,
@@ -184,34 +184,39 @@ fn neutralise(queue: &mut Queue) {
     }
 }
 
-/// Puts the entries that cannot be left before the others, and says how many they are. Left are timers; cancellations
-/// of what is left itself (once something is in the kernel its name may be given to another by the time that a late
-/// cancellation comes); and the poll of the ring `linked`, which goes with the wait.
-fn put_urgent_first(queue: &mut Queue, linked: Option<RawFd>) -> u32 {
+/// Puts those of the newest `asked` entries that cannot be left before all others, and says how many they are; what waited
+/// before was looked at when it came. Left are timers; cancellations of what is left itself (once something is in the
+/// kernel its name may be given to another by the time that a late cancellation comes); and the poll of the ring `linked`,
+/// which goes with the wait.
+fn put_urgent_first(queue: &mut Queue, asked: u32, linked: Option<RawFd>) -> u32 {
     let waiting = queue.waiting();
-    let mut left = [0; LEFT_MAX as usize * 4];
-    let mut left_count = 0;
-    let mut chained = None;
-    for place in 0..waiting {
+    let known = waiting.saturating_sub(asked);
+    let mut is_urgent = [false; WAITING_MAX];
+    let mut count = 0;
+    for place in known..waiting {
         let entry = *queue.entry(place);
-        if entry.opcode == TIMEOUT && left_count < left.len() {
-            left[left_count] = entry.user_data;
-            left_count += 1;
+        let is_left = match entry.opcode {
+            TIMEOUT | NOTHING => true,
+            ASYNC_CANCEL => (0..place).any(|before| {
+                let timer = queue.entry(before);
+                timer.opcode == TIMEOUT && timer.user_data == entry.address
+            }),
+            POLL_ADD => linked == Some(entry.fd),
             // A timer that counts completions is chained to a write that would preempt.
-            if entry.flags & IO_LINK != 0 && place + 1 < waiting {
-                chained = Some(queue.entry(place + 1).fd);
-            }
-        }
+            WRITE => place > 0 && is_chained_timer(queue.entry(place - 1)),
+            _ => false,
+        };
+        is_urgent[(place - known) as usize] = !is_left;
+        count += u32::from(!is_left);
     }
-    let left = &left[..left_count];
-    queue.partition(|entry| match entry.opcode {
-        TIMEOUT => !left.contains(&entry.user_data),
-        ASYNC_CANCEL => !left.contains(&entry.address),
-        POLL_ADD => linked != Some(entry.fd),
-        WRITE => chained != Some(entry.fd),
-        NOTHING => false,
-        _ => true,
-    })
+    if count > 0 {
+        queue.partition(|place, _| place >= known && is_urgent[(place - known) as usize]);
+    }
+    count
+}
+
+fn is_chained_timer(entry: &Entry) -> bool {
+    entry.opcode == TIMEOUT && entry.flags & IO_LINK != 0
 }
 
 /// How many entries at the end are a timer that is not cancelled yet, with the write that is chained to it. They stay:
@@ -221,11 +226,9 @@ fn live_timer_len(queue: &mut Queue) -> u32 {
     if waiting < 2 {
         return 0;
     }
-    let timer = queue.entry(waiting - 2);
-    if timer.opcode == TIMEOUT && timer.flags & IO_LINK != 0 {
-        2
-    } else {
-        0
+    match is_chained_timer(queue.entry(waiting - 2)) {
+        true => 2,
+        false => 0,
     }
 }
 
@@ -262,7 +265,7 @@ impl Rings {
         // what has completed before it goes on.
         let is_moment = queue.entry(waiting - 1).opcode == ASYNC_CANCEL || waiting >= LEFT_AT_ALL_MAX;
         let is_due = waiting >= LEFT_MAX && is_moment;
-        let urgent = put_urgent_first(queue, None);
+        let urgent = put_urgent_first(queue, count, None);
         if urgent == 0 && !is_due {
             queue.show(true);
             return count as c_int;
@@ -291,7 +294,7 @@ impl Rings {
                 }
             }
         }
-        let urgent = put_urgent_first(queue, latency);
+        let urgent = put_urgent_first(queue, count, latency);
         let is_late = self.entered.is_none_or(|entered| entered.elapsed() > ENTRY_PERIOD);
         let is_due = waiting >= LEFT_MAX || is_late;
         if urgent == 0 && !is_due {
@@ -344,7 +347,7 @@ impl Rings {
                     self.link = Some((entry.user_data, seen));
                 }
             }
-            count = queue.partition(is_link);
+            count = queue.partition(|_, entry| is_link(entry));
         }
         let until = self
             .limit

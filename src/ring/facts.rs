@@ -84,6 +84,9 @@ fn host(root: &Path) -> HostFacts {
         clock_source: text(clock.join("current_clocksource")),
         clock_sources: text(clock.join("available_clocksource")),
         governors: governors(root),
+        halt_poll_nanos: (text(at("sys/devices/system/cpu/cpuidle/current_governor")) == "haltpoll")
+            .then(|| number(at("sys/module/haltpoll/parameters/guest_halt_poll_ns")))
+            .flatten(),
         huge_pages: chosen(&text(at("sys/kernel/mm/transparent_hugepage/enabled"))).map(str::to_owned),
         ring_obstacle: probe::check_ring().err().map(|obstacle| obstacle.to_string()),
         ring_operations,

@@ -20,6 +20,9 @@ use super::setup::Parameters;
 /// How many times the entries that glommio asks for the ring has.
 pub(super) const ROOM: u32 = 4;
 
+/// Entries that may wait: what glommio's rings have.
+pub(super) const WAITING_MAX: usize = 512;
+
 /// Where the kernel offers a ring's queues for mapping (IORING_OFF_SQ_RING, which has both, and IORING_OFF_SQES).
 const QUEUES_OFFSET: i64 = 0;
 const ENTRIES_OFFSET: i64 = 0x1000_0000;
@@ -159,13 +162,14 @@ impl Queue {
         }
     }
 
-    /// Puts the waiting entries for which `is_first` holds before the others, each kind in its own order. Says how many.
-    pub(super) fn partition(&mut self, is_first: impl Fn(&Entry) -> bool) -> u32 {
+    /// Puts the waiting entries for which `is_first` holds, told of place and entry, before the others, each kind in its own
+    /// order. Says how many.
+    pub(super) fn partition(&mut self, is_first: impl Fn(u32, &Entry) -> bool) -> u32 {
         let waiting = self.waiting();
-        let mut later = [0; 512];
+        let mut later = [0; WAITING_MAX];
         let (mut first, mut left) = (0, 0);
         for place in 0..waiting {
-            let is_first = is_first(self.entry(place));
+            let is_first = is_first(place, self.entry(place));
             let at = |place: u32| (self.taken.wrapping_add(place) & self.mask) as usize;
             // SAFETY: as in `entry`; places are moved among the waiting ones.
             unsafe {

@@ -24,6 +24,8 @@ pub enum CallState {
     Expecting,
     /// The replica's answer.
     Waiting,
+    /// What follows of an answer of so many bytes.
+    Answering(usize),
     /// Lease keepalives: answers owed, and whether the client has said all.
     #[allow(missing_docs)]
     KeepAlive { owed: usize, is_half_closed: bool },

@@ -11,6 +11,7 @@ use slab::Slab;
 use crate::{
     base::Monotonic,
     host::Notify,
+    limits,
     ops::{Counters, Gauges, health::Answer},
     propose::{Call, Method, Reply, Request, Ticket},
     rpc::http::MemberView,
@@ -27,6 +28,8 @@ pub struct Desk {
     gauges: RefCell<Gauges>,
     /// Kind, name, and whether it passed, of each health check's last run.
     health_checks: RefCell<Vec<(&'static str, &'static str, bool)>>,
+    /// Whether a connection has room again that a long answer waits for.
+    room_made: Cell<bool>,
 }
 
 /// What waits for one connection.
@@ -43,6 +46,8 @@ pub struct Outbox {
     unsent_bytes: Cell<usize>,
     /// Bytes of answers that are made and will be handed over at the end of the replica's turn.
     coming_bytes: Cell<usize>,
+    /// A long answer waits until less is unsent.
+    awaits_room: Cell<bool>,
     closing: Cell<bool>,
 }
 
@@ -58,6 +63,7 @@ impl Desk {
             counters: Rc::default(),
             gauges: RefCell::default(),
             health_checks: RefCell::default(),
+            room_made: Cell::new(false),
         }
     }
 
@@ -126,6 +132,7 @@ impl Desk {
             deadline: Cell::new(None),
             unsent_bytes: Cell::new(0),
             coming_bytes: Cell::new(0),
+            awaits_room: Cell::new(false),
             closing: Cell::new(false),
         });
         let place = self.outboxes.borrow_mut().insert(outbox.clone());
@@ -138,6 +145,8 @@ impl Desk {
     /// A connection goes. Answers that are still to come for it are dropped.
     pub fn close(&self, outbox: &Outbox) {
         self.outboxes.borrow_mut().remove(outbox.place.get() as usize);
+        outbox.unsent_bytes.set(0);
+        self.make_room(outbox);
     }
 
     /// Hands a call to the replica.
@@ -203,6 +212,34 @@ impl Desk {
             return None;
         }
         Some(call)
+    }
+
+    /// Bytes of answers that the connection of a call has not got rid of; `None` if it is gone.
+    pub fn unsent_bytes(&self, ticket: &Ticket) -> Option<usize> {
+        let outboxes = self.outboxes.borrow();
+        let outbox = outboxes.get(ticket.connection as usize)?;
+        (outbox.incarnation == ticket.incarnation).then(|| outbox.unsent_bytes.get() + outbox.coming_bytes.get())
+    }
+
+    /// A long answer rests: the replica wants to know when its connection has room ([`Desk::take_room_made`]).
+    pub fn await_room(&self, ticket: &Ticket) {
+        if let Some(outbox) = self.outboxes.borrow().get(ticket.connection as usize) {
+            outbox.awaits_room.set(true);
+        }
+    }
+
+    /// A connection has sent what it could, or is gone: wakes the replica if that is what a long answer waits for.
+    pub fn make_room(&self, outbox: &Outbox) {
+        if outbox.awaits_room.get() && outbox.unsent_bytes.get() <= limits::LIST_UNSENT_BYTES_MAX {
+            outbox.awaits_room.set(false);
+            self.room_made.set(true);
+            self.replica.notify();
+        }
+    }
+
+    /// Whether a connection has made room since the last time.
+    pub fn take_room_made(&self) -> bool {
+        self.room_made.take()
     }
 
     /// Wakes the connections whose own timers are due.
@@ -294,6 +331,7 @@ mod tests {
             stream: 1,
             method: Method::Status,
             outcome: Ok("answer".into()),
+            part: crate::propose::Part::Whole,
         }
     }
 

@@ -22,6 +22,9 @@ use crate::{
 const READS_PER_TURN_MAX: usize = 4;
 /// Output that the socket would not take, in bytes, after which input waits.
 const UNWRITTEN_BYTES_MAX: usize = 256 * 1024;
+/// Bytes written in one turn after which other tasks have theirs: a client that takes a long answer as fast as it is written
+/// must not keep the core from everybody else.
+const WRITTEN_BYTES_PER_TURN_MAX: usize = 256 * 1024;
 /// Memory that an idle connection may keep for input.
 const IDLE_INPUT_BYTES_MAX: usize = 4096;
 
@@ -105,13 +108,19 @@ impl<H: Host, S: Stream> Connection<H, S> {
     }
 
     fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut written_bytes = 0;
         loop {
             while !self.session.output().is_empty() {
+                if written_bytes >= WRITTEN_BYTES_PER_TURN_MAX {
+                    context.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 let written = ready!(self.stream.poll_write(context, self.session.output()))?;
                 if written == 0 {
                     return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
                 }
                 self.session.output().advance(written);
+                written_bytes += written;
             }
             // What has left makes room for what a stream held back. Nobody else would look: a client whose windows are
             // wide says nothing.

@@ -16,7 +16,7 @@ use crate::{
     base::Monotonic,
     config::{AllowList, MetricsLevel},
     ops::process::ProcessFacts,
-    propose::{Call, Method, Reply},
+    propose::{Call, Method, Part, Reply},
     watch::{ResponseIdentity, WatchHub, WatchLimits},
     wire::{
         server::ServerOptions,
@@ -73,6 +73,7 @@ fn answer_all(service: &Service) -> usize {
             stream: ticket.stream,
             method: ticket.method,
             outcome,
+            part: Part::Whole,
         };
         service.desk.reply(ticket, reply);
     }

@@ -24,7 +24,7 @@ use crate::{
     base::{Monotonic, Reject},
     host::mailbox,
     ops::{Counters, health::Pending},
-    propose::{FileWork, Method, Read, Reply, Request, unknown_path},
+    propose::{FileWork, Method, Part, Read, Reply, Request, unknown_path},
     wire::{
         grpc::Metadata,
         server::{Call as WireCall, HttpRequest, ServerConnection, ServerEvent, ServerOptions, StreamId},
@@ -187,6 +187,7 @@ impl Session {
         {
             self.service.desk.submit(call);
         }
+        self.service.desk.make_room(&self.outbox);
     }
 
     /// After a write: streams that have room again are given more.
@@ -260,7 +261,7 @@ impl Session {
         };
         match &mut call.state {
             // Of a call that takes one message the first counts.
-            CallState::Waiting | CallState::Snapshot(_) | CallState::Open => {}
+            CallState::Waiting | CallState::Answering(_) | CallState::Snapshot(_) | CallState::Open => {}
             CallState::Watch(watch) => match watch.take(message) {
                 Ok(()) => {
                     self.feed(stream);
@@ -379,7 +380,11 @@ impl Session {
             return;
         };
         match &mut call.state {
-            CallState::Waiting | CallState::Snapshot(_) | CallState::Watch(_) | CallState::Open => {}
+            CallState::Waiting
+            | CallState::Answering(_)
+            | CallState::Snapshot(_)
+            | CallState::Watch(_)
+            | CallState::Open => {}
             // grpc-go's handler reads one message and passes on what reading gave.
             CallState::Expecting => self.end(stream, &Status::new(Code::Unknown, "EOF")),
             CallState::KeepAlive { owed, is_half_closed } => {
@@ -412,7 +417,8 @@ impl Session {
             (HTTP_READ, outcome) => {
                 self.answer_http(stream, outcome.map(drop).map_err(|status| status.message.into_owned()))
             }
-            (_, Ok(message)) => self.answer_unary(stream, message),
+            (_, Ok(message)) if reply.part == Part::Whole => self.answer_unary(stream, message),
+            (_, Ok(message)) => self.answer_part(stream, reply.part, message),
             (_, Err(status)) => self.end(stream, &status),
         }
     }
@@ -427,6 +433,29 @@ impl Session {
                 self.note_slow(ended, message.len(), &Status::OK);
                 self.wire.send_unary(stream, message);
             }
+        }
+    }
+
+    /// A part of a long answer. Of a call that its client has given up nothing more is sent.
+    fn answer_part(&mut self, stream: StreamId, part: Part, message: Bytes) {
+        let Some(call) = self.calls.call(stream) else { return };
+        match (part, &call.state) {
+            (Part::First { message_bytes }, _) => {
+                call.state = CallState::Answering(message_bytes);
+                self.wire.begin_unary(stream, message_bytes, message);
+            }
+            (Part::Last, &CallState::Answering(message_bytes)) => {
+                let Some(ended) = self.calls.end(stream, Code::Ok, self.now) else {
+                    return;
+                };
+                if ended.is_late {
+                    return self.wire.finish(stream, &deadline_exceeded());
+                }
+                self.calls.sent(ended.method, message_bytes);
+                self.note_slow(ended, message_bytes, &Status::OK);
+                self.wire.continue_unary(stream, message, true);
+            }
+            _ => self.wire.continue_unary(stream, message, false),
         }
     }
 

@@ -22,6 +22,17 @@ pub fn not_yet(method: Method) -> Status {
     Status::new(Code::Unimplemented, text)
 }
 
+/// Bytes of an answer that grpc-go sends at most, as etcd sets it.
+const MESSAGE_BYTES_MAX: usize = i32::MAX as usize;
+
+/// Why an answer of so many bytes is not sent, if it is not.
+pub fn message_refusal(message_bytes: usize) -> Option<Status> {
+    (message_bytes > MESSAGE_BYTES_MAX).then(|| {
+        let text = format!("grpc: trying to send message larger than max ({message_bytes} vs. {MESSAGE_BYTES_MAX})");
+        Status::new(Code::ResourceExhausted, text)
+    })
+}
+
 /// etcd 3.6's code and text.
 pub fn code_and_text(reject: Reject) -> (Code, &'static str) {
     match reject {

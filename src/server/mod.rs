@@ -328,6 +328,7 @@ fn boot_options(config: &Config, paths: &Paths) -> BootOptions {
     let election_ticks = config.election_ticks() as u32;
     let sync = match config.wal_sync {
         _ if config.unsafe_no_fsync => WalSync::None,
+        WalSyncChoice::Auto => WalSync::Auto,
         WalSyncChoice::Dsync => WalSync::Dsync,
         WalSyncChoice::Fdatasync => WalSync::WriteThenSync,
     };

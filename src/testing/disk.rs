@@ -4,13 +4,18 @@
 //! Writes and syncs are begun at once when first polled and finish by themselves, also if their future is dropped: a
 //! write under way when the power fails may leave any of its sectors. On a machine that has crashed nothing finishes.
 
-use std::{io, path::Path, rc::Rc};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    rc::Rc,
+};
 
 use super::{
     faults::DiskFaults,
     memory::{Region, SimMap},
     random::Random,
     storage::Begun,
+    trap::{Moment, Operation},
     tree::Inode,
     world::{Machine, MachineId, Outcome, Wait, World, digest},
 };
@@ -37,6 +42,8 @@ pub struct SimFile {
 struct Open {
     disk: SimDisk,
     inode: Inode,
+    /// Its name when it was opened.
+    path: PathBuf,
     /// Life of the machine and number of the open file: locks belong to it.
     owner: (u64, u64),
 }
@@ -71,6 +78,10 @@ fn code(code: i32) -> io::Error {
 impl SimDisk {
     fn is_alive(&self) -> bool {
         self.world.is_alive(self.machine, self.incarnation)
+    }
+
+    fn pass_trap(&self, operation: Operation, moment: Moment, path: &Path) {
+        self.world.pass_trap(self.machine, operation, moment, path);
     }
 
     fn faults(&self) -> DiskFaults {
@@ -210,6 +221,7 @@ impl Disk for SimDisk {
             open: Rc::new(Open {
                 disk: self.clone(),
                 inode,
+                path: path.to_owned(),
                 owner,
             }),
         })
@@ -241,8 +253,11 @@ impl Disk for SimDisk {
     }
 
     async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.operation("rename", Effort::Read, to, |tree| tree.rename(from, to))
-            .await
+        self.pass_trap(Operation::Rename, Moment::Begin, to);
+        let rename = |tree: &mut super::tree::Tree| tree.rename(from, to);
+        let renamed = self.operation("rename", Effort::Read, to, rename).await;
+        self.pass_trap(Operation::Rename, Moment::End, to);
+        renamed
     }
 
     async fn remove(&self, path: &Path) -> io::Result<()> {
@@ -254,8 +269,11 @@ impl Disk for SimDisk {
         if self.sync_fails() {
             return Err(code(libc::EIO));
         }
-        self.operation("sync_directory", Effort::Sync, path, |tree| tree.sync_directory(path))
-            .await
+        self.pass_trap(Operation::SyncDirectory, Moment::Begin, path);
+        let sync = |tree: &mut super::tree::Tree| tree.sync_directory(path);
+        let synced = self.operation("sync_directory", Effort::Sync, path, sync).await;
+        self.pass_trap(Operation::SyncDirectory, Moment::End, path);
+        synced
     }
 }
 
@@ -282,6 +300,7 @@ impl SimFile {
         });
         self.record("write", offset, &bytes, false);
         self.open.inode.borrow_mut().begin(id, Begun { offset, bytes });
+        self.disk.pass_trap(Operation::Write, Moment::Begin, &self.open.path);
         let effort = if is_durable { Effort::Sync } else { Effort::Write };
         let open = Rc::clone(&self.open);
         self.disk
@@ -289,7 +308,9 @@ impl SimFile {
                 let Some(Begun { offset, bytes }) = open.inode.borrow_mut().finish(id) else {
                     return Err(code(libc::EIO));
                 };
-                finish_write(disk, &open.inode, offset, bytes, is_durable)
+                let finished = finish_write(disk, &open.inode, offset, bytes, is_durable);
+                disk.pass_trap(Operation::Write, Moment::End, &open.path);
+                finished
             })
             .await
     }
@@ -398,6 +419,7 @@ impl File for SimFile {
 
     async fn sync_data(&self) -> io::Result<()> {
         let point = self.open.inode.borrow().sync_point();
+        self.disk.pass_trap(Operation::Sync, Moment::Begin, &self.open.path);
         let open = Rc::clone(&self.open);
         self.disk
             .detached(Effort::Sync, move |disk| {
@@ -409,6 +431,7 @@ impl File for SimFile {
                     return Err(code(libc::EIO));
                 }
                 open.inode.borrow_mut().sync(point);
+                disk.pass_trap(Operation::Sync, Moment::End, &open.path);
                 Ok(())
             })
             .await

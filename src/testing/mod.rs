@@ -32,6 +32,7 @@ mod memory;
 mod net;
 mod random;
 mod storage;
+mod trap;
 mod tree;
 mod world;
 
@@ -54,6 +55,7 @@ pub use memory::{Region, SimMap};
 pub use net::{SimListener, SimNet, SimStream};
 pub use random::Random;
 pub use storage::SECTOR_BYTES;
+pub use trap::{Moment, Operation, PathPart, Trap};
 pub use world::MachineId;
 
 use crate::base::Monotonic;
@@ -142,39 +144,22 @@ impl Sim {
 
     /// As [`Sim::crash`], with a say in what becomes of what was not synced.
     pub fn crash_with(&self, host: &SimHost, unsynced: Unsynced) {
-        self.world.count("power failure");
-        let owner = self.end_life(host, true);
-        self.world.end_tasks(owner);
-        let mut chaos = self.world.chaos.borrow_mut().fork(4);
-        self.world.with_machine(host.machine(), |machine| {
-            machine.boot += 1;
-            machine.under_way.clear();
-            machine.lingering.clear();
-            machine.tree.crash(unsynced, &mut chaos);
-        });
+        self.world.crash(host.machine(), unsynced);
+    }
+
+    /// The power of a machine will fail at an effect of its present life; the trap set before is forgotten.
+    pub fn crash_at(&self, host: &SimHost, trap: Trap) {
+        assert!(trap.number > 0, "operations are counted from 1");
+        self.world
+            .with_machine(host.machine(), |machine| machine.trap = Some(trap));
     }
 
     /// The machine's process is killed: its tasks end and its sockets are closed, but the system goes on, and with it what
     /// was written and not synced. The machine is down until it is restarted.
     pub fn kill(&self, host: &SimHost) {
         self.world.count("kill");
-        let owner = self.end_life(host, false);
+        let owner = self.world.end_life(host.machine(), false);
         self.world.end_tasks(owner);
-    }
-
-    fn end_life(&self, host: &SimHost, is_power_failure: bool) -> (MachineId, u64) {
-        let id = host.machine();
-        let owner = self.world.with_machine(id, |machine| {
-            assert!(machine.is_up, "{} is down already", machine.name);
-            machine.is_up = false;
-            machine.is_powered = !is_power_failure;
-            machine.is_paused = false;
-            machine.parked.clear();
-            (id, machine.incarnation)
-        });
-        self.world.record("end", &[id.0 as u64, u64::from(is_power_failure)]);
-        self.world.end_sockets(owner, is_power_failure);
-        owner
     }
 
     /// Starts a machine that is down: a new life on the same disk.

@@ -21,6 +21,7 @@ use super::{
     faults::{Clock, Faults, Timing},
     net::Network,
     random::Random,
+    trap::Trap,
     tree::{Inode, Tree},
 };
 
@@ -56,6 +57,8 @@ pub(super) struct Machine {
     /// Reading of its monotonic clock, and the simulation's time, when the drift last changed.
     pub clock_base: (u64, u64),
     pub faults: Faults,
+    /// Where its power is to fail.
+    pub trap: Option<Trap>,
     pub random: Random,
     pub tree: Tree,
     pub next_handle: u64,
@@ -177,6 +180,7 @@ impl World {
             clock: Clock::default(),
             clock_base: (0, 0),
             faults: Faults::default(),
+            trap: None,
             random: self.seeds.borrow_mut().fork(place as u64),
             tree: Tree::default(),
             next_handle: 0,

@@ -15,6 +15,7 @@ use std::{
 
 use super::{
     Batch, LogEncoder, Replay, WalFault, WalSnapshot,
+    choice::Choice,
     decoder::LogDecoder,
     fault::io_fault,
     prepare::{self, Preparation},
@@ -34,6 +35,8 @@ type Buffer<H> = <DiskFile<H> as File>::Buffer;
 /// How a batch becomes durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WalSync {
+    /// One of the next two, whichever serves better at the moment (`choice.rs`).
+    Auto,
     /// One write to a file opened O_DSYNC.
     Dsync,
     /// A write and an fdatasync behind it, as one request where the host can.
@@ -46,7 +49,7 @@ impl WalSync {
     pub(super) fn open_mode(self) -> OpenMode {
         match self {
             WalSync::Dsync => OpenMode::DirectDurable,
-            WalSync::WriteThenSync | WalSync::None => OpenMode::Direct,
+            WalSync::Auto | WalSync::WriteThenSync | WalSync::None => OpenMode::Direct,
         }
     }
 }
@@ -63,7 +66,7 @@ pub struct WalOptions {
 impl Default for WalOptions {
     fn default() -> WalOptions {
         WalOptions {
-            sync: WalSync::WriteThenSync,
+            sync: WalSync::Auto,
             segment_bytes: WAL_SEGMENT_BYTES,
         }
     }
@@ -83,7 +86,7 @@ pub struct WriteReport {
     pub bytes: u64,
     /// From the call to durability.
     pub duration: Duration,
-    /// Of that, the write alone; all of it where the write itself is durable (`--wal-sync=dsync`).
+    /// Of that, the write alone; all of it where the write and its sync are one request.
     pub write: Duration,
     /// Whether a segment was begun.
     pub began_segment: bool,
@@ -95,13 +98,21 @@ struct Held<F> {
     _locked: Rc<F>,
 }
 
+/// The file that is written.
+struct TailFile<F> {
+    file: Rc<F>,
+    /// The same, opened O_DSYNC, where the way is chosen batch by batch.
+    at_once: Option<Rc<F>>,
+    path: Rc<Path>,
+}
+
 /// The log's files. Share it as `Rc`: `release_to` and `purge` may be called while a write is in flight.
 pub struct Wal<H: Host> {
     host: H,
     directory: PathBuf,
     options: WalOptions,
-    /// The file that is written, and its path.
-    tail: RefCell<(Rc<DiskFile<H>>, Rc<Path>)>,
+    tail: RefCell<TailFile<DiskFile<H>>>,
+    choice: RefCell<Choice>,
     /// Locked segments, oldest first; the last is the tail.
     held: RefCell<Vec<Held<DiskFile<H>>>>,
     is_writing: Cell<bool>,
@@ -156,7 +167,7 @@ impl<H: Host> Wal<H> {
             _locked: file.clone(),
         }];
         let path = directory.join(SegmentName::FIRST.to_string());
-        let tail = (file, Rc::from(path));
+        let tail = TailFile::open(host, file, &path, options.sync).await?;
         Ok((Wal::start(host, directory, options, tail, held), encoder))
     }
 
@@ -214,7 +225,7 @@ impl<H: Host> Wal<H> {
         let mut encoder = LogEncoder::resume(tail, &block);
         encoder.set_cut_at(options.cut_at());
         let written = Rc::new(open(host, path, options.sync.open_mode()).await?);
-        let written = (written, Rc::from(path.as_path()));
+        let written = TailFile::open(host, written, path, options.sync).await?;
         let held = files
             .into_iter()
             .map(|(name, _, file)| Held {
@@ -229,7 +240,7 @@ impl<H: Host> Wal<H> {
         host: &H,
         directory: &Path,
         options: WalOptions,
-        tail: (Rc<DiskFile<H>>, Rc<Path>),
+        tail: TailFile<DiskFile<H>>,
         held: Vec<Held<DiskFile<H>>>,
     ) -> Wal<H> {
         Wal {
@@ -237,6 +248,7 @@ impl<H: Host> Wal<H> {
             directory: directory.to_path_buf(),
             options,
             tail: RefCell::new(tail),
+            choice: RefCell::default(),
             held: RefCell::new(held),
             is_writing: Cell::new(false),
             preparation: Preparation::start(host, directory, options),
@@ -253,7 +265,7 @@ impl<H: Host> Wal<H> {
 
     /// Memory for [`LogEncoder::seal`].
     pub fn buffer(&self, len: usize) -> Buffer<H> {
-        self.tail.borrow().0.buffer(len)
+        self.tail.borrow().file.buffer(len)
     }
 
     /// Makes a batch durable. One at a time, in the order of sealing. After an error, or when the future was dropped
@@ -265,17 +277,7 @@ impl<H: Host> Wal<H> {
         let bytes = batch.bytes.as_ref().len() as u64;
         let write = match batch.begins {
             Some(name) => self.write_first(name, batch.bytes).await?,
-            None => {
-                let (tail, path) = self.tail.borrow().clone();
-                write_durably(
-                    &self.host,
-                    &*tail,
-                    &path,
-                    (batch.offset, batch.bytes),
-                    self.options.sync,
-                )
-                .await?
-            }
+            None => self.write_next(batch.offset, batch.bytes).await?,
         };
         self.is_writing.set(false);
         Ok(WriteReport {
@@ -284,6 +286,22 @@ impl<H: Host> Wal<H> {
             write,
             began_segment: batch.begins.is_some(),
         })
+    }
+
+    async fn write_next(&self, offset: u64, bytes: Buffer<H>) -> Result<Duration, WalFault> {
+        let (file, path, sync) = {
+            let tail = self.tail.borrow();
+            let (file, sync) = match &tail.at_once {
+                Some(file) if self.choice.borrow_mut().is_at_once() => (file, WalSync::Dsync),
+                _ => (&tail.file, self.options.sync),
+            };
+            (file.clone(), tail.path.clone(), sync)
+        };
+        let took = write_durably(&self.host, &*file, &path, (offset, bytes), sync).await?;
+        if sync == WalSync::Dsync {
+            self.choice.borrow_mut().took(took);
+        }
+        Ok(took)
     }
 
     /// Begins a segment with its first batch. The name comes when the bytes are durable, and is durable itself before
@@ -307,7 +325,8 @@ impl<H: Host> Wal<H> {
             name,
             _locked: file.clone(),
         });
-        *self.tail.borrow_mut() = (file, Rc::from(path));
+        let tail = TailFile::open(&self.host, file, &path, self.options.sync).await?;
+        *self.tail.borrow_mut() = tail;
         self.preparation.begin_next();
         Ok(write)
     }
@@ -360,6 +379,20 @@ impl<H: Host> Drop for Wal<H> {
     }
 }
 
+impl<F: File> TailFile<F> {
+    async fn open<H: Host>(host: &H, file: Rc<F>, path: &Path, sync: WalSync) -> Result<TailFile<F>, WalFault>
+    where
+        H::Disk: Disk<File = F>,
+    {
+        let at_once = match sync {
+            WalSync::Auto => Some(Rc::new(open(host, path, OpenMode::DirectDurable).await?)),
+            _ => None,
+        };
+        let path = Rc::from(path);
+        Ok(TailFile { file, at_once, path })
+    }
+}
+
 /// Takes a segment's lock.
 pub(super) fn lock<F: File>(file: &F, path: &Path) -> Result<(), WalFault> {
     file.try_lock().map_err(|error| match error.kind() {
@@ -378,7 +411,9 @@ async fn write_durably<H: Host, F: File>(
 ) -> Result<Duration, WalFault> {
     let started = host.now();
     let (written, _) = match sync {
-        WalSync::WriteThenSync if !is_planted(Planted::LogSyncSkipped) => file.write_durably_at(offset, bytes).await,
+        WalSync::Auto | WalSync::WriteThenSync if !is_planted(Planted::LogSyncSkipped) => {
+            file.write_durably_at(offset, bytes).await
+        }
         _ => file.write_at(offset, bytes).await,
     };
     if !is_planted(Planted::WriteErrorIgnored) {

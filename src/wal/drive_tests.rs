@@ -310,9 +310,8 @@ proptest! {
     #[test]
     fn what_was_acknowledged_survives_any_crash(
         seed in any::<u32>(), lives in prop::collection::vec((0..40u64, prop_oneof![0..600usize, 3000..9000usize]), 1..6),
-        is_dsync in any::<bool>(),
+        sync in prop::sample::select(vec![WalSync::Auto, WalSync::Dsync, WalSync::WriteThenSync]),
     ) {
-        let sync = if is_dsync { WalSync::Dsync } else { WalSync::WriteThenSync };
         crash_and_replay(u64::from(seed), sync, &lives);
     }
 }

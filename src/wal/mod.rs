@@ -17,12 +17,14 @@
 //! * [`replay`]: a log read back: what raft restarts from, and where appending continues.
 //! * [`drive`]: files: create, open, repair, write, begin the next segment, release, purge. `read` reads them back,
 //!   `prepare` makes the next segment ready ahead of time.
+//! * `choice`: which way to make a batch durable serves better at the moment.
 //! * [`dump`]: the log as text.
 //!
 //! A Put's way: `LogEncoder::append` (synchronous, cheap), then when the write before has ended `LogEncoder::seal`,
 //! `Wal::write(batch).await`, and only then may raft be told that its entries persist. Never two writes in flight:
 //! replay stops at the first damaged record, so a later batch that is durable before an earlier one would be lost.
 
+mod choice;
 pub(crate) mod codec;
 pub mod decoder;
 pub mod drive;

@@ -7,5 +7,6 @@ mod support;
 #[allow(dead_code)]
 mod server;
 
+mod compare;
 mod program;
 mod simulated;

@@ -179,6 +179,24 @@ fn an_open_loop_keeps_its_times_and_a_pause_of_the_server_is_in_its_figures() {
 }
 
 #[test]
+fn requests_that_belong_before_the_end_are_sent_though_the_server_pauses_over_it() {
+    let line = "put --rate 1000 --duration 1s --clients 20 --conns 4";
+    let paused = run(8, line, async |sim: &Sim, server: &SimHost, first: &SimHost| {
+        first.sleep_until(first.now() + Duration::from_millis(800)).await;
+        sim.pause(server);
+        first.sleep_until(first.now() + Duration::from_secs(1)).await;
+        sim.resume(server);
+    });
+    let paused = tally(&paused.unwrap());
+    let puts = &paused.of(Operation::Put).unwrap().latencies;
+    assert!((999..=1001).contains(&puts.len()), "{}", puts.len());
+    assert!(
+        puts.count_between(500_000_000, u64::MAX) > 100,
+        "they waited for the server"
+    );
+}
+
+#[test]
 fn the_rate_is_kept_by_strangers_too() {
     let line = "range --load --key-space-size 10 --rate 2000 --arrivals poisson --duration 1s --clients 100 --conns 5";
     let tally = tally(&run(9, line, nothing).unwrap());

@@ -111,7 +111,7 @@ async fn watch(client: Client, recorder: Recorder, until: i64) {
         ..Default::default()
     };
     let mut stream = client.watch().await;
-    let session = recorder.watch(spec.clone());
+    let session = recorder.watch(None, spec.clone());
     stream.create(spec);
     while recorder.history().known() < until {
         let Ok(Some(response)) = stream.next::<pb::WatchResponse>().await else {
@@ -147,7 +147,7 @@ fn without_previous(response: &pb::WatchResponse) -> Vec<ringd::wire::proto::mvc
 
 /// Asks and notes. Whether the connection is still of use.
 async fn ask(recorder: &Recorder, client: &Client, request: Request) -> bool {
-    let number = recorder.invoke(request.clone());
+    let number = recorder.invoke(None, request.clone());
     macro_rules! call {
         ($answer:ident, $call:ident, $request:expr) => {
             client.$call($request).await.map(Answer::$answer)

@@ -69,6 +69,7 @@ fn main() -> ExitCode {
         }
     }
     let mut scenes = vec![
+        (Program::Ringd, "--wal-sync=auto", false),
         (Program::Ringd, "--wal-sync=dsync", false),
         (Program::Ringd, "--wal-sync=fdatasync", false),
         (Program::Ringd, "--unsafe-no-fsync=true", true),
@@ -123,7 +124,12 @@ fn seed() -> u64 {
 fn flushes(machine: &mut Machine) -> Result<String, String> {
     const PUTS: u64 = 300;
     let mut told = format!("flushes of the disk for {PUTS} puts one after the other:");
-    for flag in ["--wal-sync=dsync", "--wal-sync=fdatasync", "--unsafe-no-fsync=true"] {
+    for flag in [
+        "--wal-sync=auto",
+        "--wal-sync=dsync",
+        "--wal-sync=fdatasync",
+        "--unsafe-no-fsync=true",
+    ] {
         machine.format()?;
         let mut process = Process::prepare(Program::Ringd, machine.root.clone(), &[flag]);
         process.try_start()?;

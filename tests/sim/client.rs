@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use crate::history::Failure;
+use crate::{history::Failure, server::place_of};
 use bytes::{Buf, Bytes, BytesMut};
 use futures_lite::future::or;
 use prost::Message;
@@ -35,6 +35,7 @@ pub struct Channel {
 
 struct Inner {
     host: SimHost,
+    address: SocketAddr,
     connection: RefCell<ClientConnection>,
     methods: RefCell<BTreeMap<&'static str, MethodId>>,
     calls: RefCell<BTreeMap<u32, Progress>>,
@@ -75,6 +76,7 @@ impl Channel {
         };
         let inner = Rc::new(Inner {
             host: host.clone(),
+            address,
             connection: RefCell::new(ClientConnection::new(options, host.now())),
             methods: RefCell::default(),
             calls: RefCell::default(),
@@ -92,6 +94,11 @@ impl Channel {
         };
         host.spawn(async move { poll_fn(|context| driver.poll(context)).await });
         Some(Channel { inner })
+    }
+
+    /// The place of the member that it leads to.
+    pub fn place(&self) -> usize {
+        place_of(self.inner.address)
     }
 
     /// Whether it is of no more use.
@@ -163,6 +170,11 @@ impl Call {
             .borrow_mut()
             .send_message(self.stream, message);
         self.channel.inner.notify.notify();
+    }
+
+    /// How it ended, if it has.
+    pub fn status(&self) -> Option<Status> {
+        self.channel.inner.calls.borrow().get(&self.stream.0)?.status.clone()
     }
 
     /// Says that no more follow.

@@ -5,6 +5,7 @@ use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
 
 use bytes::Bytes;
 use ringd::{
+    apply::check::is_txn_serializable,
     base::Revision,
     testing::Sim,
     wire::{
@@ -87,13 +88,15 @@ pub enum Outcome {
 pub struct Op {
     /// What was asked.
     pub request: Request,
+    /// The place of the member that was asked, where several are told apart.
+    pub place: Option<usize>,
     /// Its place in the order of all that clients did and saw.
     pub invoked: u64,
     /// The simulation's time then, in nanoseconds.
     pub invoked_nanos: u64,
-    /// The newest revision that anybody had been shown then.
+    /// The newest revision that anybody had been shown then; where a member answers from what it has, by that member.
     pub floor: i64,
-    /// The highest compaction that had been acknowledged then.
+    /// The highest compaction that had been acknowledged then; likewise.
     pub compacted: i64,
     /// Place and time of the end.
     pub returned: u64,
@@ -110,6 +113,10 @@ pub struct Op {
 pub struct Session {
     /// What was asked for.
     pub spec: WatchCreateRequest,
+    /// The place of the member that was asked, where several are told apart.
+    pub place: Option<usize>,
+    /// The newest revision that this member had shown anybody then; without a place, that anybody had been shown.
+    pub floor: i64,
     /// What it was told.
     pub told: Vec<Told>,
 }
@@ -153,8 +160,17 @@ pub struct History {
     pub compacted: i64,
     /// Asked for, whatever became of it.
     pub compacted_maybe: i64,
+    /// By place, what members have shown of what they have.
+    members: BTreeMap<usize, Shown>,
     next: u64,
     fault: Option<String>,
+}
+
+/// What a member has shown of what it has: it may not go back behind it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Shown {
+    revision: i64,
+    compacted: i64,
 }
 
 /// The history, shared by the clients of one simulation.
@@ -184,19 +200,21 @@ impl Recorder {
         self.history.borrow()
     }
 
-    /// A request is about to be sent.
-    pub fn invoke(&self, request: Request) -> usize {
+    /// A request is about to be sent, to the member of this place where members are told apart.
+    pub fn invoke(&self, place: Option<usize>, request: Request) -> usize {
         let nanos = (self.clock)();
         let mut history = self.history.borrow_mut();
+        let shown = history.shown_by(place.filter(|_| is_local(&request)));
         if let Request::Compact(request) = &request {
             history.compacted_maybe = history.compacted_maybe.max(request.revision);
         }
         let op = Op {
             request,
+            place,
             invoked: history.take_place(),
             invoked_nanos: nanos,
-            floor: history.floor,
-            compacted: history.compacted,
+            floor: shown.revision,
+            compacted: shown.compacted,
             returned: u64::MAX,
             returned_nanos: u64::MAX,
             compacted_maybe: i64::MAX,
@@ -228,21 +246,32 @@ impl Recorder {
             let least = entry.floor + i64::from(is_change(answer));
             if header.revision < least {
                 history.accuse(format!(
-                    "{:?} was answered at revision {} although {} had been shown before: {answer:?}",
-                    entry.request, header.revision, entry.floor
+                    "{:?} was answered at revision {} although {} had been shown before: {answer:?} by {:?}",
+                    entry.request, header.revision, entry.floor, entry.place
                 ));
             }
             history.show(header.revision, place, nanos);
+            // Of leases' times the leader tells, whoever is asked.
+            if !matches!(answer, Answer::KeepAlive(_) | Answer::TimeToLive(_)) {
+                history.show_by(entry.place, header.revision, 0);
+            }
         }
         if let (Request::Compact(request), Outcome::Answered(_)) = (&entry.request, &entry.outcome) {
             history.compacted = history.compacted.max(request.revision);
+            history.show_by(entry.place, 0, request.revision);
         }
     }
 
-    /// A watcher is about to be created.
-    pub fn watch(&self, spec: WatchCreateRequest) -> usize {
+    /// A watcher is about to be created, on the member of this place where members are told apart.
+    pub fn watch(&self, place: Option<usize>, spec: WatchCreateRequest) -> usize {
         let mut history = self.history.borrow_mut();
-        history.sessions.push(Session { spec, told: Vec::new() });
+        let floor = history.shown_by(place).revision;
+        history.sessions.push(Session {
+            spec,
+            place,
+            floor,
+            told: Vec::new(),
+        });
         history.sessions.len() - 1
     }
 
@@ -251,12 +280,21 @@ impl Recorder {
         let nanos = (self.clock)();
         let mut history = self.history.borrow_mut();
         let place = history.take_place();
+        let (member, floor) = (history.sessions[session].place, history.sessions[session].floor);
         let revision = match &told {
             Told::Created { revision } | Told::Progress { revision } => *revision,
             Told::Events { events, .. } => events.iter().map(revision_of).max().unwrap_or(0),
             Told::Canceled { .. } => 0,
         };
+        if let Told::Created { revision } = &told
+            && *revision < floor
+        {
+            history.accuse(format!(
+                "a watcher of {member:?} was created at revision {revision}, which had shown {floor} before"
+            ));
+        }
         history.show(revision, place, nanos);
+        history.show_by(member, revision, 0);
         history.sessions[session].told.push(told);
     }
 
@@ -286,6 +324,25 @@ impl History {
         self.next
     }
 
+    /// What this member has shown; without one, what anybody has.
+    fn shown_by(&self, place: Option<usize>) -> Shown {
+        match place {
+            Some(place) => self.members.get(&place).copied().unwrap_or_default(),
+            None => Shown {
+                revision: self.floor,
+                compacted: self.compacted,
+            },
+        }
+    }
+
+    fn show_by(&mut self, place: Option<usize>, revision: i64, compacted: i64) {
+        if let Some(place) = place {
+            let shown = self.members.entry(place).or_default();
+            shown.revision = shown.revision.max(revision);
+            shown.compacted = shown.compacted.max(compacted);
+        }
+    }
+
     fn show(&mut self, revision: i64, place: u64, nanos: u64) {
         if revision > self.floor {
             self.floor = revision;
@@ -312,6 +369,16 @@ impl History {
 /// The revision that an event belongs to.
 pub fn revision_of(event: &Event) -> i64 {
     event.kv.as_ref().map_or(0, |kv| kv.mod_revision)
+}
+
+/// Whether a member answers from what it has itself: such an answer may be behind others' answers, not behind its own.
+pub fn is_local(request: &Request) -> bool {
+    match request {
+        Request::Range(request) => request.serializable,
+        Request::Txn(request) => is_txn_serializable(request),
+        Request::HashKv(_) | Request::Snapshot => true,
+        _ => false,
+    }
 }
 
 /// An answer's header, if it has one.

@@ -26,7 +26,7 @@ use ringd::{
 
 use crate::{
     check::without_headers,
-    history::{Answer, History, Op, Outcome, Request, header_of, is_change},
+    history::{Answer, History, Op, Outcome, Request, header_of, is_change, is_local},
     model::{self, View},
 };
 
@@ -205,9 +205,8 @@ fn check_store(history: &History) -> Result<(), String> {
         let Some(is_known) = fate(op) else { continue };
         match &op.request {
             Request::Grant(grant) => spans.push(span(op, false, Happening::Expired(grant.id))),
-            Request::Range(range) if is_known && !range.serializable => {
-                spans.push(span(op, true, Happening::Asked(op)))
-            }
+            Request::Range(_) if is_known && !is_local(&op.request) => spans.push(span(op, true, Happening::Asked(op))),
+            request if is_local(request) => continue,
             Request::Put(_) | Request::Delete(_) | Request::Txn(_) | Request::Revoke(_) => {
                 spans.push(span(op, is_known, Happening::Asked(op)));
             }

@@ -1,20 +1,22 @@
 //! The whole server in a simulated world: real gRPC over a faulty network, real files on a faulty disk, virtual time,
 //! crashes at any moment, and checkers that know what etcd promises.
 //!
-//! `cargo test --test sim -- SEED…` plays these seeds again; without seeds two hundred are played, on all cores, with `RINGD_SLOW=1` many
-//! more; `-- cluster SEED…` plays seeds of a cluster. `RINGD_SIM_LOG=info` shows the server's log while seeds are
+//! `cargo test --test sim -- SEED…` plays these seeds again; without seeds two hundred are played on all cores, with `RINGD_SLOW=1` many
+//! more; `-- cluster SEED…` plays seeds of a cluster, `-- scenario NAME…` scenarios, and tells each step. `RINGD_SIM_LOG=info` shows the server's log while seeds are
 //! replayed, `RINGD_SIM_TRACE=FILE` writes down all that happened. `RINGD_SIM_FROM` and `RINGD_SIM_SEEDS` say which and how
-//! many, `RINGD_SIM_SCENES` of what (`single`, `cluster`).
+//! many, `RINGD_SIM_SCENES` of what (`scenario`, `single`, `cluster`).
 
 mod check;
 mod client;
 mod cluster;
 mod history;
+mod leaders;
 mod linear;
 mod menu;
 mod model;
 mod planted;
 mod rot;
+mod scenario;
 mod scene;
 mod server;
 mod transport;
@@ -43,6 +45,9 @@ fn main() -> ExitCode {
         .skip(1)
         .filter(|argument| !argument.starts_with('-'))
         .collect();
+    if arguments.first().is_some_and(|scene| scene == "scenario") {
+        return replay_scenarios(&arguments[1..]);
+    }
     let seeds: Vec<u64> = arguments.iter().filter_map(|argument| argument.parse().ok()).collect();
     if !seeds.is_empty() {
         let is_cluster = arguments.first().is_some_and(|scene| scene == "cluster");
@@ -52,13 +57,19 @@ fn main() -> ExitCode {
     if arguments.iter().any(|filter| !"sim".contains(filter.as_str())) {
         return ExitCode::SUCCESS;
     }
-    let scenes = env::var("RINGD_SIM_SCENES").unwrap_or_else(|_| "single cluster".to_owned());
+    let scenes = env::var("RINGD_SIM_SCENES").unwrap_or_else(|_| "scenario single cluster".to_owned());
     let mut is_sound = true;
+    if scenes.contains("scenario") {
+        scenario::check_parser();
+        is_sound &= scenario::run(&[], 1..=if is_slow() { 20 } else { 1 });
+    }
     if scenes.contains("single") {
-        is_sound &= run("single", play, SINGLE_SMOKE_SEEDS) & planted::find(|seed| attempt(play, seed, true).fault);
+        is_sound &= run("single", play, SINGLE_SMOKE_SEEDS);
+        is_sound &= planted::find(planted::Scene::Single, |seed| attempt(play, seed, true).fault);
     }
     if scenes.contains("cluster") {
         is_sound &= run("cluster", cluster::play, CLUSTER_SMOKE_SEEDS);
+        is_sound &= planted::find(planted::Scene::Cluster, |seed| attempt(cluster::play, seed, true).fault);
     }
     if is_sound { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -93,6 +104,20 @@ fn attempt(play: Play, seed: u64, is_small: bool) -> Report {
                 injected: BTreeMap::new(),
             }
         }
+    }
+}
+
+/// Plays scenarios again and tells each step.
+fn replay_scenarios(names: &[String]) -> ExitCode {
+    if let Ok(level) = env::var("RINGD_SIM_LOG") {
+        tracing_subscriber::fmt().with_env_filter(level).without_time().init();
+    }
+    planted::plant_one();
+    let first = number("RINGD_SIM_FROM").unwrap_or(1);
+    let count = number("RINGD_SIM_SEEDS").unwrap_or(1);
+    match scenario::run(names, first..=first + count - 1) {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
     }
 }
 

@@ -1,12 +1,22 @@
 //! Bugs to order: the simulator must find each within a stated number of seeds. `RINGD_SIM_PLANT=NAME` plants one for seeds
-//! that are replayed, `RINGD_SIM_PLANT=all` looks at all from the first seed on and says which seed finds each.
+//! that are replayed; without seeds, `RINGD_SIM_PLANT=all` looks for all from the first seed on and says which seed finds
+//! each, and `RINGD_SIM_PLANT=NAME,NAME` looks for these.
+
+/// Which scene looks for a bug.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scene {
+    /// A lone member.
+    Single,
+    /// One to five members.
+    Cluster,
+}
 
 #[cfg(debug_assertions)]
-pub use here::{find, plant_one};
+pub use here::{find, plant_one, with};
 
 /// Whether the simulator finds what was planted for it: builds without assertions have no bugs to plant.
 #[cfg(not(debug_assertions))]
-pub fn find(_: impl Fn(u64) -> Option<String>) -> bool {
+pub fn find(_: Scene, _: impl Fn(u64) -> Option<String>) -> bool {
     true
 }
 
@@ -14,10 +24,17 @@ pub fn find(_: impl Fn(u64) -> Option<String>) -> bool {
 #[cfg(not(debug_assertions))]
 pub fn plant_one() {}
 
+/// Builds without assertions have no bugs to plant.
+#[cfg(not(debug_assertions))]
+pub fn with<T>(_: &str, _: impl FnOnce() -> T) -> Option<T> {
+    None
+}
+
 #[cfg(debug_assertions)]
 mod here {
     use std::env;
 
+    use super::Scene;
     use ringd::base::planted::{
         Planted::{self, *},
         plant,
@@ -25,7 +42,10 @@ mod here {
 
     /// A bug, a seed that finds it, and the number of seeds, from the first on, of which one must find it. The former is
     /// where a smoke test looks first.
-    const BUGS: &[(Planted, u64, u64)] = &[
+    type Bug = (Planted, u64, u64);
+
+    /// What a lone member can have.
+    const OF_ONE: &[Bug] = &[
         (AnswerBeforeDurable, 10, 20),
         (AppliedApart, 1, 5),
         (AttachmentKept, 1, 5),
@@ -44,25 +64,61 @@ mod here {
         (PreviousForgotten, 1, 5),
         (ProgressAhead, 5, 20),
         (SegmentNameUnsynced, 1, 5),
+        (SnapshotUnpinned, 15, 50),
+        (SyncErrorRetried, 32, 100),
+        (WriteErrorIgnored, 5, 20),
     ];
+
+    /// What only several members can have.
+    const OF_SEVERAL: &[Bug] = &[
+        (AppendAnsweredEarly, 11, 40),
+        (ApplyByClock, 1, 5),
+        (LeaseByFollower, 54, 120),
+        (ReadBeforeApplied, 6, 30),
+        (ReadUnconfirmed, 78, 200),
+        (ReadWhileHandingOver, 78, 200),
+        (SnapshotIndexAhead, 1, 10),
+        (SnapshotUntold, 1, 10),
+        (VoteAnsweredEarly, 75, 200),
+    ];
+
+    fn all() -> impl Iterator<Item = (Scene, &'static Bug)> {
+        let of_one = OF_ONE.iter().map(|bug| (Scene::Single, bug));
+        of_one.chain(OF_SEVERAL.iter().map(|bug| (Scene::Cluster, bug)))
+    }
 
     /// Plants what `RINGD_SIM_PLANT` names.
     pub fn plant_one() {
         let Ok(name) = env::var("RINGD_SIM_PLANT") else { return };
-        let bug = BUGS.iter().map(|(bug, ..)| *bug).find(|bug| format!("{bug:?}") == name);
+        let bug = all().map(|(_, (bug, ..))| *bug).find(|bug| format!("{bug:?}") == name);
         assert!(bug.is_some(), "no bug is called {name}");
         plant(bug);
     }
 
-    /// Whether the simulator finds each; `attempt` plays a seed and gives its finding.
-    pub fn find(attempt: impl Fn(u64) -> Option<String>) -> bool {
-        let from_the_first = env::var("RINGD_SIM_PLANT").is_ok_and(|name| name == "all");
+    /// What comes of something with the bug of that name planted; panics of servers are not shown.
+    pub fn with<T>(name: &str, act: impl FnOnce() -> T) -> Option<T> {
+        let bug = all().map(|(_, (bug, ..))| *bug).find(|bug| format!("{bug:?}") == name);
+        assert!(bug.is_some(), "no bug is called {name}");
+        let hook = std::panic::take_hook();
+        std::panic::set_hook(Box::new(|_| {}));
+        plant(bug);
+        let outcome = act();
+        plant(None);
+        std::panic::set_hook(hook);
+        Some(outcome)
+    }
+
+    /// Whether a scene finds each of its bugs; `attempt` plays a seed of it and gives its finding. `RINGD_SIM_PLANT` may
+    /// say `all` to look for each from the first seed on, or name some.
+    pub fn find(scene: Scene, attempt: impl Fn(u64) -> Option<String>) -> bool {
+        let wanted = env::var("RINGD_SIM_PLANT").unwrap_or_default();
+        let is_wanted = |bug: Planted| wanted.is_empty() || wanted == "all" || wanted.contains(&format!("{bug:?}"));
         let hook = std::panic::take_hook();
         std::panic::set_hook(Box::new(|_| {}));
         let mut is_found = true;
-        for &(bug, likely, seeds_max) in BUGS {
+        for (_, &(bug, likely, seeds_max)) in all().filter(|(of, (bug, ..))| *of == scene && is_wanted(*bug)) {
             plant(Some(bug));
-            let likely = (!from_the_first).then_some(likely);
+            let likely = wanted.is_empty().then_some(likely);
             let found = likely
                 .into_iter()
                 .chain(1..=seeds_max)

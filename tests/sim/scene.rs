@@ -80,7 +80,7 @@ struct Scene {
 }
 
 /// Where a stream's watchers began, and what they are to be told next.
-type Watched = Rc<RefCell<Vec<(i64, i64)>>>;
+pub type Watched = Rc<RefCell<Vec<(i64, i64)>>>;
 
 /// Plays a seed.
 pub fn play(seed: u64, is_small: bool) -> Report {
@@ -157,14 +157,19 @@ pub fn timing(random: &mut Random) -> Timing {
 
 /// What clients are to do.
 pub fn plan(random: &mut Random) -> Plan {
+    // A database that is larger than what waits for a client that reads slowly.
+    let is_bulky = random.chance(0.15);
     Plan {
         keys: 2 + random.below(40),
         pause: Duration::from_millis([1, 5, 20, 60][random.index(4)]),
-        value_bytes_max: [100, 3_000, 30_000][random.index(3)],
+        value_bytes_max: [100, 3_000, 30_000][if is_bulky { 2 } else { random.index(3) }],
+        long_share: if is_bulky { 0.7 } else { 0.15 },
+        is_snapshot_slow: is_bulky,
         lease_share: [0.0, 0.05, 0.2][random.index(3)],
         compact_share: [0.0, 0.01, 0.05][random.index(3)],
-        maintenance_share: [0.0, 0.01, 0.04][random.index(3)],
+        maintenance_share: [0.0, 0.01, 0.04][if is_bulky { 2 } else { random.index(3) }],
         timeout: Duration::from_millis(1000 + random.below(5000)),
+        is_plain: false,
         is_open: Cell::new(true),
         is_watched: Cell::new(true),
         leases: RefCell::default(),
@@ -204,6 +209,7 @@ impl Scene {
                 random: self.sim.random(100 + number),
                 plan: self.plan.clone(),
                 count: 0,
+                members: vec![Server::address()],
             };
             machine.spawn(client.run());
         }
@@ -375,7 +381,7 @@ impl Scene {
         let Some(revision) = self.read_all().await else {
             return Err(format!("no answer from a sound server: {:?}", server.outcome()));
         };
-        watcher::read_history(&self.auditor, &self.recorder, &self.plan, revision).await
+        watcher::read_history(&self.auditor, &self.recorder, &self.plan, Server::address(), revision).await
     }
 
     /// Lets the server be used, under faults that it must survive.
@@ -579,11 +585,7 @@ impl Scene {
     /// Watchers have been told everything.
     async fn await_watchers(&self) -> Result<(), String> {
         let revision = self.recorder.history().floor;
-        let is_there = |watchers: &Vec<(i64, i64)>| {
-            // A stream with a watcher of the future tells no progress.
-            let is_early = watchers.iter().any(|(start, _)| *start > revision);
-            is_early || watchers.iter().all(|(_, next)| *next == 0 || *next > revision)
-        };
+        let is_there = |watchers: &Vec<(i64, i64)>| watcher::is_told(watchers, revision);
         for _ in 0..600 {
             let is_known = self.everything.revision.get() >= revision;
             if is_known && self.watchers.iter().all(|watchers| is_there(&watchers.borrow())) {

@@ -30,6 +30,7 @@ const DIRECTORY: &str = "/data";
 #[derive(Clone, Debug)]
 pub struct ServerOptions {
     flags: Vec<String>,
+    election_timeout: Duration,
     segment_bytes: u64,
     job_commit_interval: Duration,
 }
@@ -51,7 +52,7 @@ impl ServerOptions {
             format!("--max-wals={}", random.below(4)),
             format!("--backend-batch-interval={}ms", [1, 5, 20, 100, 500][random.index(5)]),
             format!("--backend-batch-limit={}", [1, 10, 100, 10_000][random.index(4)]),
-            format!("--wal-sync={}", ["dsync", "fdatasync"][random.index(2)]),
+            format!("--wal-sync={}", ["auto", "dsync", "fdatasync"][random.index(3)]),
             format!("--compaction-batch-limit={}", [1, 3, 20, 1000][random.index(4)]),
             format!("--compaction-sleep-interval={}ms", [1, 10, 50][random.index(3)]),
             format!("--watch-progress-notify-interval={}ms", 100 + random.below(1500)),
@@ -61,8 +62,30 @@ impl ServerOptions {
         }
         ServerOptions {
             flags,
+            election_timeout: Duration::from_millis(heartbeat_ms * 10),
             segment_bytes: 4096 * (4 + random.below(120)),
             job_commit_interval: Duration::from_millis([1, 20, 100][random.index(3)]),
+        }
+    }
+
+    /// Time without a leader after which a member campaigns, at the earliest.
+    pub fn election_timeout(&self) -> Duration {
+        self.election_timeout
+    }
+
+    /// As it is told: `flags` besides those that a member cannot do without, of which the last of a name counts.
+    pub fn fixed(flags: &[String], segment_bytes: u64) -> ServerOptions {
+        let common = [
+            format!("--data-dir={DIRECTORY}"),
+            "--heartbeat-interval=100".to_owned(),
+            "--election-timeout=1000".to_owned(),
+            "--grpc-keepalive-min-time=500ms".to_owned(),
+        ];
+        ServerOptions {
+            flags: common.into_iter().chain(flags.iter().cloned()).collect(),
+            segment_bytes,
+            election_timeout: Duration::from_secs(1),
+            job_commit_interval: Duration::from_millis(100),
         }
     }
 
@@ -103,6 +126,14 @@ impl ServerOptions {
 /// Where clients find the member on the machine of that place.
 pub fn member_address(place: usize) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, place as u8 + 1], 2379))
+}
+
+/// The place of the member that clients find there.
+pub fn place_of(address: SocketAddr) -> usize {
+    match address {
+        SocketAddr::V4(address) => usize::from(address.ip().octets()[3]) - 1,
+        SocketAddr::V6(_) => unreachable!("machines have addresses of version 4"),
+    }
 }
 
 /// A running server.

@@ -1,7 +1,12 @@
 //! The members' way to each other in the simulator: raft's messages as plain values over links that lose, delay and
 //! reorder them.
 
-use std::{cell::RefCell, collections::BTreeSet, rc::Rc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeSet,
+    rc::{Rc, Weak},
+    time::Duration,
+};
 
 use raft::eraftpb::Message;
 use ringd::{
@@ -13,7 +18,7 @@ use ringd::{
     testing::{Links, SimHost},
 };
 
-use crate::workload::within;
+use crate::{leaders::Leaders, workload::within};
 
 /// How long a member waits to hear that its snapshot was received.
 const SNAPSHOT_LIMIT: Duration = Duration::from_secs(5);
@@ -38,11 +43,19 @@ pub enum Mail {
 pub struct SimTransport {
     /// The links.
     pub links: Rc<Links<Mail>>,
+    /// Who hears what is sent.
+    pub leaders: Rc<Leaders>,
+    /// The member's place.
+    pub place: usize,
+    /// Set when a life of the member has come so far as to speak to others: its files are there from then on.
+    pub has_started: Rc<Cell<bool>>,
 }
 
 struct Carrier {
     host: SimHost,
-    links: Rc<Links<Mail>>,
+    /// Not held: they hold what listens on them.
+    links: Weak<Links<Mail>>,
+    leaders: Rc<Leaders>,
     exchange: Rc<Exchange>,
     snapshots: Rc<SnapshotFiles<SimHost>>,
     /// What became of snapshots that were sent.
@@ -53,15 +66,18 @@ struct Carrier {
 
 impl Transport<SimHost> for SimTransport {
     fn start(self, host: &SimHost, exchange: Rc<Exchange>, snapshots: Rc<SnapshotFiles<SimHost>>) {
+        self.has_started.set(true);
         let carrier = Rc::new(Carrier {
             host: host.clone(),
-            links: self.links.clone(),
+            links: Rc::downgrade(&self.links),
+            leaders: self.leaders.clone(),
             exchange,
             snapshots,
             receipts: RefCell::default(),
             receipt_came: Notify::new(),
             running: RefCell::default(),
         });
+        self.leaders.begins(carrier.exchange.member_id(), self.place);
         let receiver = carrier.clone();
         let address = carrier.exchange.member_id().0;
         self.links
@@ -84,6 +100,7 @@ impl Carrier {
         while let Some(letter) = self.exchange.next_letter(to).await {
             match letter {
                 Letter::Message(message) => {
+                    self.leaders.hear(&message);
                     let digest = message.index ^ message.term << 32 ^ (message.msg_type as u64) << 48;
                     self.send(to, Mail::Message(message), digest);
                 }
@@ -100,13 +117,16 @@ impl Carrier {
     fn send(self: &Rc<Self>, to: MemberId, mail: Mail, digest: u64) {
         let this = self.clone();
         let on_obstacle = move || this.exchange.lost(to);
-        self.links.send(&self.host, to.0, mail, digest, on_obstacle);
+        if let Some(links) = self.links.upgrade() {
+            links.send(&self.host, to.0, mail, digest, on_obstacle);
+        }
     }
 
     async fn carry_snapshot(self: Rc<Self>, to: MemberId, parcel: Parcel) {
         let is_received = match collect(parcel.database).await {
             None => false,
             Some(database) => {
+                self.leaders.hear(&parcel.message);
                 self.receipts.borrow_mut().retain(|(member, _)| *member != to);
                 let digest = database.len() as u64;
                 self.send(to, Mail::Snapshot(parcel.message, database), digest);

@@ -23,7 +23,6 @@ use ringd::{
 use crate::{
     client::{Call, Channel},
     history::{Recorder, Told, revision_of},
-    server::Server,
     workload::Plan,
 };
 
@@ -62,7 +61,7 @@ pub async fn watch_everything(
             start_revision: recorder.history().known() + 1,
             ..WatchCreateRequest::default()
         };
-        let mut told = Sessions::create(&recorder, &call, vec![spec]);
+        let mut told = Sessions::create(&recorder, &call, channel.place(), vec![spec]);
         let mut whole: Vec<Event> = Vec::new();
         while let Some(response) = next(&call, &plan).await {
             let Some(response) = response else { continue };
@@ -105,6 +104,13 @@ fn ask_progress(call: &Call) {
     });
 }
 
+/// Whether a stream's watchers, told of where they began and what they are to be told next, know all up to a revision. A
+/// stream with a watcher of the future tells no progress.
+pub fn is_told(watchers: &[(i64, i64)], revision: i64) -> bool {
+    let is_early = watchers.iter().any(|(start, _)| *start > revision);
+    is_early || watchers.iter().all(|(_, next)| *next == 0 || *next > revision)
+}
+
 /// The watchers of one stream.
 struct Sessions {
     /// By watch id, which we choose: session and the first revision not yet told whole.
@@ -112,11 +118,11 @@ struct Sessions {
 }
 
 impl Sessions {
-    fn create(recorder: &Recorder, call: &Call, specs: Vec<WatchCreateRequest>) -> Sessions {
+    fn create(recorder: &Recorder, call: &Call, place: usize, specs: Vec<WatchCreateRequest>) -> Sessions {
         let mut sessions = Vec::new();
         for (number, mut spec) in specs.into_iter().enumerate() {
             spec.watch_id = number as i64 + 1;
-            sessions.push((recorder.watch(spec.clone()), spec.start_revision, true));
+            sessions.push((recorder.watch(Some(place), spec.clone()), spec.start_revision, true));
             call.send(&WatchRequest {
                 request_union: Some(RequestUnion::CreateRequest(spec)),
             });
@@ -202,7 +208,7 @@ pub async fn watch_some(
                 .map(|_| spec(&mut random, &plan, &recorder))
                 .collect();
         }
-        let mut told = Sessions::create(&recorder, &call, specs.clone());
+        let mut told = Sessions::create(&recorder, &call, channel.place(), specs.clone());
         let mut patience = if random.chance(0.5) {
             5 + random.below(60)
         } else {
@@ -267,7 +273,13 @@ fn spec(random: &mut Random, plan: &Plan, recorder: &Recorder) -> WatchCreateReq
 }
 
 /// Reads the whole history again, as far as it is readable, up to a revision; the answers are noted.
-pub async fn read_history(host: &SimHost, recorder: &Recorder, plan: &Plan, to_revision: i64) -> Result<(), String> {
+pub async fn read_history(
+    host: &SimHost,
+    recorder: &Recorder,
+    plan: &Plan,
+    address: SocketAddr,
+    to_revision: i64,
+) -> Result<(), String> {
     let deadline = host.now() + Duration::from_secs(60);
     let from = recorder.history().compacted_maybe.max(1) + 1;
     if from > to_revision {
@@ -275,7 +287,7 @@ pub async fn read_history(host: &SimHost, recorder: &Recorder, plan: &Plan, to_r
     }
     while host.now() < deadline {
         host.sleep_until(host.now() + Duration::from_millis(20)).await;
-        let Some(channel) = Channel::connect(host, Server::address(), Duration::from_secs(2)).await else {
+        let Some(channel) = Channel::connect(host, address, Duration::from_secs(2)).await else {
             continue;
         };
         let Some(call) = channel.open(PATH) else { continue };
@@ -286,7 +298,7 @@ pub async fn read_history(host: &SimHost, recorder: &Recorder, plan: &Plan, to_r
             prev_kv: true,
             ..WatchCreateRequest::default()
         };
-        let mut told = Sessions::create(recorder, &call, vec![spec]);
+        let mut told = Sessions::create(recorder, &call, channel.place(), vec![spec]);
         while told.sessions[0].1 <= to_revision && told.sessions[0].2 {
             match next(&call, plan).await {
                 Some(Some(response)) => told.take(recorder, response),

@@ -2,6 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    net::SocketAddr,
     rc::Rc,
     time::Duration,
 };
@@ -21,7 +22,6 @@ use sha2::{Digest, Sha256};
 use crate::{
     client::Channel,
     history::{Answer, Failure, Recorder, Request},
-    server::Server,
 };
 
 /// What all clients of a run share.
@@ -32,6 +32,10 @@ pub struct Plan {
     pub pause: Duration,
     /// Longest value, in bytes.
     pub value_bytes_max: u64,
+    /// Share of values that are long.
+    pub long_share: f64,
+    /// Snapshots are read slowly, while others write.
+    pub is_snapshot_slow: bool,
     /// Shares of what is not a put, a read, a deletion or a transaction.
     pub lease_share: f64,
     /// Of compactions.
@@ -40,6 +44,8 @@ pub struct Plan {
     pub maintenance_share: f64,
     /// How long a client waits for an answer.
     pub timeout: Duration,
+    /// Only puts, deletions and ranges, each of one key or of all: then every key has a history of its own to be judged.
+    pub is_plain: bool,
     /// Clients go on.
     pub is_open: Cell<bool>,
     /// Watchers go on.
@@ -62,6 +68,8 @@ pub struct Client {
     pub plan: Rc<Plan>,
     /// Requests so far.
     pub count: u64,
+    /// Where the members are found.
+    pub members: Vec<SocketAddr>,
 }
 
 impl Client {
@@ -75,7 +83,7 @@ impl Client {
                 .await;
             let usable = match channel.take().filter(|channel| !channel.is_lost()) {
                 Some(channel) => Some(channel),
-                None => Channel::connect(&self.host, Server::address(), Duration::from_secs(2)).await,
+                None => self.connect().await,
             };
             let Some(usable) = usable.filter(|_| self.plan.is_open.get()) else {
                 continue;
@@ -84,22 +92,26 @@ impl Client {
             if self.random.chance(0.01) {
                 usable.stop_reading(Duration::from_millis(self.random.below(1000)));
             }
+            let timeout = self.timeout();
             let is_sound = if self.random.chance(0.1) {
                 // Several at once, whose order is the server's to choose.
                 let (first, second, third) = (self.draw(), self.draw(), self.draw());
                 let (one, two) = (
-                    call(&self.recorder, &usable, first, self.plan.timeout),
-                    call(&self.recorder, &usable, second, self.plan.timeout),
+                    call(&self.recorder, &usable, first, timeout),
+                    call(&self.recorder, &usable, second, timeout),
                 );
                 let both = futures_lite::future::zip(one, two);
-                let three = call(&self.recorder, &usable, third, self.plan.timeout);
+                let three = call(&self.recorder, &usable, third, timeout);
                 let ((one, two), three) = futures_lite::future::zip(both, three).await;
                 one && two && three
             } else {
                 let request = self.draw();
-                call(&self.recorder, &usable, request, self.plan.timeout).await
+                if request == Request::Snapshot && self.plan.is_snapshot_slow {
+                    usable.stop_reading(Duration::from_millis(self.random.below(2_000)));
+                }
+                call(&self.recorder, &usable, request, timeout).await
             };
-            if is_sound && !self.random.chance(0.005) {
+            if is_sound && !self.random.chance(self.fickleness()) {
                 channel = Some(usable);
             } else {
                 usable.close();
@@ -110,13 +122,35 @@ impl Client {
         }
     }
 
+    /// A connection to one of the members.
+    async fn connect(&mut self) -> Option<Channel> {
+        let (place, patience) = match self.members.len() {
+            1 => (0, Duration::from_secs(2)),
+            count => (self.random.index(count), Duration::from_millis(500)),
+        };
+        Channel::connect(&self.host, self.members[place], patience).await
+    }
+
+    /// How long it waits for an answer: with several members, at times too short for an election.
+    fn timeout(&mut self) -> Duration {
+        match self.members.len() {
+            1 => self.plan.timeout,
+            _ => Duration::from_millis(200 + self.random.below(8_000)),
+        }
+    }
+
+    /// How often it leaves a sound connection.
+    fn fickleness(&self) -> f64 {
+        if self.members.len() == 1 { 0.005 } else { 0.02 }
+    }
+
     fn key(&mut self) -> Bytes {
         Bytes::from(format!("k{:03}", self.random.below(self.plan.keys)))
     }
 
     fn value(&mut self) -> Bytes {
         let mut value = format!("v{}-{}-{:x}", self.number, self.count, self.random.next_u64()).into_bytes();
-        if self.random.chance(0.15) {
+        if self.random.chance(self.plan.long_share) {
             let len = self.random.below(self.plan.value_bytes_max) as usize;
             value.resize(value.len().max(len), b'.');
         }
@@ -306,11 +340,44 @@ impl Client {
                 }),
             };
         }
+        if self.plan.is_plain {
+            return self.draw_plain();
+        }
         match self.random.below(20) {
             0..=7 => Request::Put(self.put()),
             8..=9 => Request::Delete(self.delete()),
             10..=13 => Request::Txn(self.txn()),
             _ => Request::Range(self.range()),
+        }
+    }
+
+    fn draw_plain(&mut self) -> Request {
+        let key = self.key();
+        match self.random.below(10) {
+            0..=4 => Request::Put(PutRequest {
+                key,
+                value: self.value(),
+                lease: match self.random.chance(self.plan.lease_share) {
+                    true => self.lease(),
+                    false => 0,
+                },
+                ..PutRequest::default()
+            }),
+            5 => Request::Delete(DeleteRangeRequest {
+                key,
+                ..DeleteRangeRequest::default()
+            }),
+            6..=8 => Request::Range(RangeRequest {
+                key,
+                serializable: self.random.chance(0.3),
+                ..RangeRequest::default()
+            }),
+            _ => Request::Range(RangeRequest {
+                key: Bytes::from_static(b"k"),
+                range_end: Bytes::from_static(b"l"),
+                serializable: self.random.chance(0.3),
+                ..RangeRequest::default()
+            }),
         }
     }
 
@@ -342,7 +409,7 @@ impl Client {
 
 /// Carries a request out and notes it. Whether the connection is still of use.
 pub async fn call(recorder: &Recorder, channel: &Channel, request: Request, timeout: Duration) -> bool {
-    let op = recorder.invoke(request.clone());
+    let op = recorder.invoke(Some(channel.place()), request.clone());
     let result = ask(recorder, channel, request, timeout).await;
     let is_sound = !matches!(result, Err(Failure::Unknown(_) | Failure::NotSent));
     recorder.finish(op, result);
@@ -410,7 +477,11 @@ async fn snapshot(recorder: &Recorder, channel: &Channel, timeout: Duration) -> 
     }
 }
 
-fn read_snapshot(mut image: Vec<u8>) -> Result<Vec<(Revision, bool, Bytes)>, String> {
+/// The records of the `key` bucket of a snapshot that is whole: revision, whether it is a tombstone, and value.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn read_snapshot(mut image: Vec<u8>) -> Result<Vec<(Revision, bool, Bytes)>, String> {
     let len = image.len().checked_sub(32).ok_or("too short")?;
     if Sha256::digest(&image[..len])[..] != image[len..] {
         return Err("the hash is another".to_owned());

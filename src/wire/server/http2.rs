@@ -295,6 +295,23 @@ impl Http2Server {
         self.core.send_trailers(slot, GRPC_OK);
     }
 
+    pub fn begin_unary(&mut self, stream: StreamId, message_bytes: usize, part: Bytes) {
+        let Some(slot) = self.answerable(stream) else { return };
+        self.send_head(slot);
+        self.core.send_data(slot, Prefix::grpc(message_bytes), part, false);
+    }
+
+    pub fn continue_unary(&mut self, stream: StreamId, part: Bytes, is_last: bool) {
+        let Some(slot) = self.answerable(stream) else { return };
+        if !part.is_empty() {
+            self.core.send_data(slot, Prefix::NONE, part, false);
+        }
+        if is_last {
+            self.core.streams.at_mut(slot).app.is_with_caller = false;
+            self.core.send_trailers(slot, GRPC_OK);
+        }
+    }
+
     pub fn finish(&mut self, stream: StreamId, status: &Status) {
         if let Some(slot) = self.answerable(stream) {
             self.core.streams.at_mut(slot).app.is_with_caller = false;

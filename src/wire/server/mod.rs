@@ -184,6 +184,21 @@ impl ServerConnection {
         }
     }
 
+    /// Begins to answer a unary call with a message of `message_bytes`, of which this is the beginning. The rest follows with
+    /// [`ServerConnection::continue_unary`].
+    pub fn begin_unary(&mut self, stream: StreamId, message_bytes: usize, part: Bytes) {
+        if let Protocol::Http2(http2) = &mut self.protocol {
+            http2.begin_unary(stream, message_bytes, part);
+        }
+    }
+
+    /// Sends what follows of a message. The last part ends the call.
+    pub fn continue_unary(&mut self, stream: StreamId, part: Bytes, is_last: bool) {
+        if let Protocol::Http2(http2) = &mut self.protocol {
+            http2.continue_unary(stream, part, is_last);
+        }
+    }
+
     /// Ends a call: trailers, or trailers alone when nothing has been sent.
     pub fn finish(&mut self, stream: StreamId, status: &Status) {
         if let Protocol::Http2(http2) = &mut self.protocol {

@@ -1,0 +1,53 @@
+//! What waits on the home core stays within `limits.rs`: looked at after each turn in builds with assertions, and so
+//! throughout every run of the simulator. A stream's events are not among it: one change of any size is taken where
+//! nothing waits, so that only the stream itself can tell.
+
+use super::{
+    drive::{Home, Progress},
+    relay::Waiting,
+};
+use crate::{
+    host::{Host, Map},
+    lease::REVOKES_PER_TICK,
+    limits::*,
+};
+
+/// Proposals of a member's own that may wait beside its clients': ended leases for as long as a proposal may take, which
+/// is some ten seconds of two ticks each, and a few others.
+const OWN_PROPOSALS_MAX: usize = 64 * REVOKES_PER_TICK;
+
+/// # Panics
+/// If something waits that should have been refused, held back or dropped.
+pub(super) fn check<H: Host, M: Map>(home: &Home<H, M>, progress: &Progress<M>) {
+    let within = |what: &str, count: usize, max: usize| assert!(count <= max, "{count} {what}, of {max} at most");
+    let replica = &home.replica;
+    within(
+        "proposals wait",
+        replica.pending(),
+        PROPOSALS_PENDING_MAX + OWN_PROPOSALS_MAX,
+    );
+    let bytes_max = PROPOSALS_UNDER_WAY_BYTES_MAX + SMALL_WRITES_RESERVE_BYTES + replica.request_bytes_max();
+    within("bytes of proposals are under way", replica.waiting_bytes(), bytes_max);
+    let (held, held_bytes) = progress.intake.held();
+    within("writes are held back", held, PROPOSALS_PENDING_MAX);
+    within("bytes of writes are held back", held_bytes, PROPOSALS_PENDING_BYTES_MAX);
+    let Waiting { passed_on, taken_in } = progress.relay.waiting();
+    within("questions wait for the leader", passed_on, QUESTIONS_PENDING_MAX);
+    within("questions of others wait", taken_in, QUESTIONS_PENDING_MAX);
+    within(
+        "snapshots are on their way",
+        home.exchange.snapshots_in_flight(),
+        PEER_SNAPSHOTS_MAX,
+    );
+    home.exchange.for_each_outbox(|messages, bytes, questions| {
+        within("messages wait for a member", messages, PEER_QUEUE_MESSAGES_MAX);
+        // One is taken whatever its size.
+        let bytes_max = if messages == 1 {
+            usize::MAX
+        } else {
+            PEER_QUEUE_BYTES_MAX
+        };
+        within("bytes wait for a member", bytes, bytes_max);
+        within("questions wait for a member", questions, QUESTIONS_PENDING_MAX);
+    });
+}
