@@ -3,8 +3,10 @@
 //! every acknowledged write in it.
 //!
 //! * `trouble`: what happens to it.
+//! * `disks`: of that, what happens to disks.
 //! * `rest`: how it comes to rest, and what is demanded of it then.
 
+mod disks;
 mod rest;
 mod trouble;
 
@@ -24,6 +26,8 @@ use crate::{
     check::{self, DRIFT_PPM_MAX, Summary},
     history::Recorder,
     leaders::Leaders,
+    menu::Menu,
+    rot::Rot,
     scene::{Report, Watched, plan, timing},
     server::{Server, ServerOptions, member_address},
     transport::{Mail, SimTransport},
@@ -38,11 +42,16 @@ struct Member {
     is_paused: bool,
     /// Whether any of its lives has made its files, synced, and begun to speak to others.
     is_born: Rc<Cell<bool>>,
+    /// Its disk fails, now or in this life of its server: it may end by itself, and says why.
+    is_disk_bad: bool,
+    /// Damage on its disk.
+    rot: Vec<Rot>,
 }
 
 struct Cluster {
     sim: Rc<Sim>,
     random: Random,
+    menu: Menu,
     options: ServerOptions,
     links: Rc<Links<Mail>>,
     leaders: Rc<Leaders>,
@@ -71,6 +80,8 @@ pub fn play(seed: u64, is_small: bool) -> Report {
             server: None,
             is_paused: false,
             is_born: Rc::default(),
+            is_disk_bad: false,
+            rot: Vec::new(),
         })
         .collect();
     sim.set_timing(timing(&mut random));
@@ -79,6 +90,7 @@ pub fn play(seed: u64, is_small: bool) -> Report {
         is_plain: random.chance(0.5),
         ..plan(&mut random)
     };
+    let menu = Menu::draw(&mut random);
     let rounds = 4 + random.below(if is_small { 8 } else { 30 });
     let leader_share = [0.0, 0.5, 0.9][random.index(3)];
     let mut cluster = Cluster {
@@ -87,6 +99,7 @@ pub fn play(seed: u64, is_small: bool) -> Report {
         auditor: sim.host("auditor"),
         sim: sim.clone(),
         random,
+        menu,
         options,
         members,
         recorder: recorder.clone(),
@@ -132,7 +145,7 @@ impl Cluster {
         for place in 0..self.members.len() {
             let host = &self.members[place].host;
             Server::prepare(host).await;
-            if self.random.chance(0.5) {
+            if self.menu.clocks && self.random.chance(0.5) {
                 let drift = self.random.below(2 * DRIFT_PPM_MAX as u64) as i32 - DRIFT_PPM_MAX;
                 self.sim.set_clock(host, check::clock(drift, 0));
             }
@@ -228,6 +241,7 @@ impl Cluster {
                     member.host = self.sim.restart(&member.host);
                     self.start(place);
                 }
+                Some(Err(why)) if member.may_end(&why) => self.lose_machine(place),
                 Some(outcome) => return Err(format!("member {place} ended by itself: {outcome:?}")),
             }
         }

@@ -61,22 +61,26 @@ pub async fn draw(sim: &Sim, host: &SimHost, random: &mut Random) -> Vec<Rot> {
 }
 
 /// Some bits of the file flip.
-fn draw_bits(sim: &Sim, host: &SimHost, path: &Path, mut content: Vec<u8>, random: &mut Random) -> Vec<Rot> {
-    let len = content.len() as u64;
-    let mut rot = Vec::new();
-    for _ in 0..(1 + random.below(12)).min(len) {
-        let (offset, mask) = (random.below(len), 1 << random.below(8));
-        let before = content[offset as usize];
-        content[offset as usize] ^= mask;
-        sim.flip(host, path, offset, mask).expect("it was read");
-        rot.push(Rot {
-            path: path.to_path_buf(),
-            offset,
-            before: vec![before],
-            after: vec![before ^ mask],
-        });
+fn draw_bits(sim: &Sim, host: &SimHost, path: &Path, content: Vec<u8>, random: &mut Random) -> Vec<Rot> {
+    let mut rotten = content.clone();
+    for _ in 0..(1 + random.index(12)).min(content.len()) {
+        let (offset, mask) = (random.index(content.len()), 1 << random.below(8));
+        rotten[offset] ^= mask;
+        sim.flip(host, path, offset as u64, mask).expect("it was read");
     }
-    rot
+    // Whole sectors are kept, so that what was written over by chance with such a byte is not taken for damage.
+    let sectors = content
+        .chunks(SECTOR_BYTES as usize)
+        .zip(rotten.chunks(SECTOR_BYTES as usize));
+    let damaged = sectors.enumerate().filter(|(_, (before, after))| before != after);
+    damaged
+        .map(|(sector, (before, after))| Rot {
+            path: path.to_path_buf(),
+            offset: sector as u64 * SECTOR_BYTES,
+            before: before.to_vec(),
+            after: after.to_vec(),
+        })
+        .collect()
 }
 
 /// A block of the file lands on another; `None` if that changes nothing.
@@ -88,7 +92,8 @@ fn draw_astray(sim: &Sim, host: &SimHost, path: &Path, content: &[u8], random: &
     }
     let block = |number: u64| &content[(number * block_bytes) as usize..((number + 1) * block_bytes) as usize];
     let (source, target) = (random.below(blocks), random.below(blocks));
-    if block(source) == block(target) {
+    // Zeros are found in sound places too: what is mended later could not be told from them.
+    if block(source) == block(target) || block(source).iter().all(|byte| *byte == 0) {
         return None;
     }
     let rot = Rot {

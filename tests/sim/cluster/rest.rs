@@ -39,6 +39,10 @@ impl Cluster {
         for place in 0..self.members.len() {
             self.resume(place);
             self.sim.set_faults(&self.members[place].host, Faults::default());
+            if self.members[place].is_disk_bad || !self.members[place].rot.is_empty() {
+                self.lose_machine(place);
+                self.mend_disk(place).await;
+            }
             if self.members[place].server.is_none() {
                 self.start(place);
             }

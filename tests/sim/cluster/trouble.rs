@@ -24,7 +24,7 @@ impl Cluster {
     pub(super) async fn trouble(&mut self) -> Result<(), String> {
         let place = self.victim();
         let other = self.random.index(self.members.len());
-        match self.random.below(22) {
+        match self.random.below(24) {
             0..=2 => self.end(place).await?,
             3 => self.restart_all().await,
             4..=5 if place != other => {
@@ -37,17 +37,18 @@ impl Cluster {
             }
             6..=7 => self.isolate(place),
             8..=9 => self.mend_ways(),
-            10 => self.pause_machine(place),
+            10 if self.menu.pauses => self.pause_machine(place),
             11 => {
-                let faults = self.draw_faults();
+                let faults = self.menu.spell(&mut self.random);
                 self.sim.set_faults(&self.members[place].host, faults);
             }
             12..=13 => self.draw_link_faults(),
-            14 => self.move_clock(place),
+            14 if self.menu.clocks => self.move_clock(place),
             15..=16 => self.move_leader(other).await,
             17 => self.depose().await,
             18 => self.depose_twice().await,
             19 => self.fail_while_stalled(place).await,
+            20 => self.break_disk(place),
             _ => {}
         }
         let limit = [50, 500, 3_000][self.random.index(3)];
@@ -55,6 +56,9 @@ impl Cluster {
         self.pause(Duration::from_millis(millis)).await;
         for place in 0..self.members.len() {
             if self.members[place].server.is_none() && self.random.chance(0.4) {
+                if self.random.chance(0.5) {
+                    self.mend_disk(place).await;
+                }
                 self.start(place);
             }
         }
@@ -84,8 +88,8 @@ impl Cluster {
             if within(&self.auditor, STOP_LIMIT, server.ended()).await.is_none() {
                 return Err(format!("member {place} did not stop"));
             }
-            let is_held = |error: &String| error.contains(" by another process");
-            if let Some(Err(error)) = server.outcome().filter(|outcome| !outcome.as_ref().is_err_and(is_held)) {
+            let is_due = |error: &String| error.contains(" by another process") || self.members[place].may_end(error);
+            if let Some(Err(error)) = server.outcome().filter(|outcome| !outcome.as_ref().is_err_and(is_due)) {
                 return Err(format!("member {place} did not stop in peace: {error}"));
             }
         }
@@ -101,9 +105,13 @@ impl Cluster {
         }
         self.pause(Duration::from_millis(700)).await;
         self.members[place].host = self.sim.restart(&server.host);
+        self.mend_disk(place).await;
         let findings = self.look_at(&self.members[place].host).await;
         if !findings.is_empty() && !self.is_unfinished(place, &findings) {
             return Err(format!("member {place} left a damaged directory: {findings}"));
+        }
+        if findings.is_empty() {
+            self.damage(place).await;
         }
         Ok(())
     }
@@ -112,7 +120,8 @@ impl Cluster {
     /// and has promised nothing before both are durable.
     fn is_unfinished(&self, place: usize, findings: &str) -> bool {
         let has_no_database = findings.starts_with("open /data/member/snap/db: No such file");
-        let has_no_log = findings.contains("/data/member/wal: there is no log");
+        let has_no_log = findings.contains("/data/member/wal: there is no log")
+            || findings.contains("/data/member/wal: wal: file not found");
         !self.members[place].is_born.get() && (has_no_database || has_no_log)
     }
 
@@ -182,18 +191,6 @@ impl Cluster {
     pub(super) fn resume(&mut self, place: usize) {
         if std::mem::take(&mut self.members[place].is_paused) {
             self.sim.resume(&self.members[place].host);
-        }
-    }
-
-    fn draw_faults(&mut self) -> Faults {
-        let mut disk = DiskFaults::default();
-        if self.random.chance(0.6) {
-            disk.stall = [0.02, 0.3][self.random.index(2)];
-            disk.stall_for = Duration::from_millis(1 + self.random.below(3_000));
-        }
-        Faults {
-            disk,
-            ..Faults::default()
         }
     }
 
