@@ -44,10 +44,16 @@ pub enum Planted {
     PreviousForgotten,
     /// Progress is told for watchers that are behind.
     ProgressAhead,
+    /// Progress is told for watchers whose start is yet to come.
+    ProgressOfFuture,
+    /// Progress that was asked for while a watcher was behind is never told.
+    ProgressWithheld,
     /// A late answer to an earlier question about reads counts for the one that is open.
     ReadAnswerMistaken,
     /// A read is answered before what was committed when it came is applied.
     ReadBeforeApplied,
+    /// A question for the read index that is asked again, for later reads too, has the number that it had.
+    ReadContextReused,
     /// A leader answers for reads without asking the others.
     ReadUnconfirmed,
     /// A leader that hands over answers reads without asking the others.

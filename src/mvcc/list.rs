@@ -63,13 +63,11 @@ impl Walk {
 }
 
 impl RangeList {
-    /// A list that has measured nothing yet; gives the scan back if it is to be sorted. The other arguments are those of
+    /// A list that has measured nothing yet, of a scan that [`RangeScan::is_plain`]. The other arguments are those of
     /// [`super::encode_range_response`].
-    pub fn new(scan: RangeScan, header: Bytes, keys_only: bool) -> Result<RangeList, RangeScan> {
-        if !scan.is_plain() {
-            return Err(scan);
-        }
-        Ok(RangeList {
+    pub fn new(scan: RangeScan, header: Bytes, keys_only: bool) -> RangeList {
+        assert!(scan.is_plain(), "what is to be sorted has to be held");
+        RangeList {
             encoded_len: head_len(&header),
             header,
             keys_only,
@@ -78,7 +76,7 @@ impl RangeList {
             totals: None,
             is_head_written: false,
             is_tail_written: false,
-        })
+        }
     }
 
     /// Measures a slice of at most `keys_max` keys; true when all are measured.

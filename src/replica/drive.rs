@@ -265,8 +265,13 @@ fn stopwatch<H: Host, M: crate::host::Map>(home: &Home<H, M>) -> Stopwatch {
 }
 
 async fn wait<H: Host, M: crate::host::Map>(home: &mut Home<H, M>, progress: &mut Progress<M>) -> Result<Woken, Fault> {
-    let has_work = progress.compactor.has_work()
-        || progress.scans.has_work()
+    // Between two slices of long work everybody else on this core has a turn, and the host its look at what came, even if
+    // this loop was woken meanwhile: a list and the connection that takes it would else keep each other going.
+    let has_long_work = progress.compactor.has_work() || progress.scans.has_work();
+    if has_long_work {
+        home.host.yield_now().await;
+    }
+    let has_work = has_long_work
         || home.desk.has_calls()
         || home.exchange.has_news()
         || progress.intake.has_ready(home.under_way())
@@ -278,22 +283,11 @@ async fn wait<H: Host, M: crate::host::Map>(home: &mut Home<H, M>, progress: &mu
     if progress.timer.as_ref().is_none_or(|(at, _)| wake_at < *at) {
         progress.timer = Some((wake_at, Box::pin(home.host.sleep_until(wake_at))));
     }
-    // With work of its own the loop still lets the others of this core have their turn, and the host its look at what came.
-    let mut rest = has_work.then(|| Box::pin(home.host.yield_now()));
-    // A list and the connection that takes it keep each other ready. Before the next slice of long work the host has looked
-    // at what came, whoever else calls: without that nobody else's requests would be seen, nor the log's completions.
-    let mut must_rest = progress.compactor.has_work() || progress.scans.has_work();
-    let mut is_rested = false;
+    // With work of its own the loop still lets the others of this core have their turn.
+    let mut rest = (has_work && !has_long_work).then(|| Box::pin(home.host.yield_now()));
     poll_fn(|context| {
-        if must_rest && let Some(rest) = &mut rest {
-            if rest.as_mut().poll(context).is_pending() {
-                return Poll::Pending;
-            }
-            must_rest = false;
-            is_rested = true;
-        }
         let mut woken = Woken::default();
-        let mut is_woken = is_rested || rest.as_mut().is_some_and(|rest| rest.as_mut().poll(context).is_ready());
+        let mut is_woken = has_long_work || rest.as_mut().is_some_and(|rest| rest.as_mut().poll(context).is_ready());
         is_woken |= home.desk.replica_notify().poll_notified(context).is_ready();
         is_woken |= poll_write(&mut progress.write, &mut woken, context);
         if home.stop.poll_notified(context).is_ready() {

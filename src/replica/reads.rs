@@ -62,6 +62,9 @@ impl<T> ReadQueue<T> {
             // Those who wait may share the new question; the old one's answer, should it still come, is ignored.
             asked.reads.append(&mut self.waiting);
             std::mem::swap(&mut asked.reads, &mut self.waiting);
+            if is_planted(Planted::ReadContextReused) {
+                self.context = asked.context.wrapping_sub(1);
+            }
             self.asked = None;
         }
         if self.waiting.is_empty() {

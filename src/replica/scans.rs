@@ -88,9 +88,9 @@ impl Scans {
     ) {
         let pinned_revision = scan.revision();
         replica.state_mut().store_and_tree().0.pin(pinned_revision);
-        let stage = match RangeList::new(scan, header.clone(), keys_only) {
-            Ok(list) => Stage::MeasureList(Box::new(list)),
-            Err(scan) => Stage::Walk {
+        let stage = match scan.is_plain() {
+            true => Stage::MeasureList(Box::new(RangeList::new(scan, header, keys_only))),
+            false => Stage::Walk {
                 scan,
                 header,
                 keys_only,

@@ -154,8 +154,18 @@ impl Drop for Expectation {
 
 /// For tasks that may find work without end: has the executor look at its rings soon, if it has not for [`RUN_MAX`].
 pub(super) fn relax() {
+    relax_after(RUN_MAX);
+}
+
+/// For tasks with long work of their own, between two pieces of it: the same, if the executor has not looked at its rings
+/// for [`ENTRY_PERIOD`].
+pub(super) fn rest() {
+    relax_after(ENTRY_PERIOD);
+}
+
+fn relax_after(patience: Duration) {
     RINGS.with_borrow_mut(|rings| {
-        if rings.entered.is_some_and(|entered| entered.elapsed() > RUN_MAX) {
+        if rings.entered.is_some_and(|entered| entered.elapsed() > patience) {
             rings.entered = Some(Instant::now());
             rings.preempt();
         }

@@ -366,7 +366,8 @@ impl WatchHub {
         }
         open.is_progress_owed = false;
         let mut watchers = open.watchers.values().map(|key| &self.watchers[*key]);
-        let is_begun = |watcher: &Watcher| watcher.start_revision <= self.revision;
+        let is_begun =
+            |watcher: &Watcher| watcher.start_revision <= self.revision || is_planted(Planted::ProgressOfFuture);
         if !open.watchers.is_empty() && watchers.all(is_begun) {
             self.push(stream, Response::progress(NO_WATCH_ID, self.revision));
         }
@@ -517,7 +518,9 @@ impl WatchHub {
         let stream = self.watchers[key].stream;
         self.streams[stream].behind -= 1;
         self.behind_count -= 1;
-        self.pay_progress(stream);
+        if !is_planted(Planted::ProgressWithheld) {
+            self.pay_progress(stream);
+        }
     }
 
     /// Moves a watcher between the two tables of interest.

@@ -87,17 +87,26 @@ mod here {
         of_one.chain(OF_SEVERAL.iter().map(|bug| (Scene::Cluster, bug)))
     }
 
+    /// Those that scenarios by hand are there for.
+    const BUGS_OF_SCENARIOS: &[Planted] = &[ProgressOfFuture, ProgressWithheld, ReadContextReused];
+
+    fn named(name: &str) -> Option<Planted> {
+        let drawn = all().map(|(_, (bug, ..))| *bug);
+        let mut bugs = drawn.chain(BUGS_OF_SCENARIOS.iter().copied());
+        bugs.find(|bug| format!("{bug:?}") == name)
+    }
+
     /// Plants what `RINGD_SIM_PLANT` names.
     pub fn plant_one() {
         let Ok(name) = env::var("RINGD_SIM_PLANT") else { return };
-        let bug = all().map(|(_, (bug, ..))| *bug).find(|bug| format!("{bug:?}") == name);
+        let bug = named(&name);
         assert!(bug.is_some(), "no bug is called {name}");
         plant(bug);
     }
 
     /// What comes of something with the bug of that name planted; panics of servers are not shown.
     pub fn with<T>(name: &str, act: impl FnOnce() -> T) -> Option<T> {
-        let bug = all().map(|(_, (bug, ..))| *bug).find(|bug| format!("{bug:?}") == name);
+        let bug = named(name);
         assert!(bug.is_some(), "no bug is called {name}");
         let hook = std::panic::take_hook();
         std::panic::set_hook(Box::new(|_| {}));
