@@ -258,6 +258,8 @@ impl Host for RingHost {
         }
     }
 
+    // An `async fn` would borrow the host for as long as it waits.
+    #[expect(clippy::manual_async_fn)]
     fn yield_now(&self) -> impl Future<Output = ()> + 'static {
         async {
             // While a task is ready the executor looks at its rings only when it is preempted.
