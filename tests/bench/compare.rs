@@ -23,7 +23,10 @@ fn what_is_missing_is_said_in_one_sentence() {
     let save = scratch.path().join("save");
     let (save, ringd) = (save.to_str().unwrap(), env!("CARGO_BIN_EXE_ringd"));
     for (words, sentence) in [
-        (&["/nonexistent/etcd"][..], "/nonexistent/etcd is not there: "),
+        (
+            &["/nonexistent/etcd", "--ringd", ringd][..],
+            "/nonexistent/etcd is not there: ",
+        ),
         (
             &[ringd, "--ringd", "/nonexistent/ringd"],
             "/nonexistent/ringd is not there: ",
@@ -51,7 +54,10 @@ fn what_is_missing_is_said_in_one_sentence() {
             ],
             "MiB free",
         ),
-        (&[ringd, "--only", "put-17x3"], "--only put-17x3: there is no such case"),
+        (
+            &[ringd, "--ringd", ringd, "--only", "put-17x3"],
+            "--only put-17x3: there is no such case",
+        ),
         (&["--table", save], "there are no measurements in"),
     ] {
         let Some(output) = compare(words) else { return };
