@@ -231,24 +231,34 @@ impl Truth<'_> {
                 is_open && op.floor < revision && seen.is_none_or(|(place, _)| op.invoked < place)
             };
             let claimed: Vec<usize> = self.claims.values().copied().collect();
-            let found = self.history.ops.iter().enumerate().find(|(number, op)| {
+            let mut found = self.history.ops.iter().enumerate().filter(|(number, op)| {
                 could(op) && !claimed.contains(number) && {
                     let (events, _) = self.foresee(&op.request, revision);
                     !events.is_empty() && events == self.events(revision)
                 }
             });
-            if let Some((number, op)) = found {
-                self.summary.unknown_kept += usize::from(!matches!(op.outcome, Outcome::Answered(_)));
-                self.claims.insert(revision, number);
-            } else {
-                self.check_expiry(revision)?;
+            let is_revoked = |(_, op): &(usize, &Op)| matches!(op.outcome, Outcome::Answered(_));
+            // The end of a lease goes before a request of unknown outcome, which may be another revision's.
+            let expiry = self.check_expiry(revision);
+            match (found.clone().find(is_revoked), found.next()) {
+                (Some((number, _)), _) => {
+                    self.claims.insert(revision, number);
+                }
+                (None, Some((number, _))) if expiry.is_err() => {
+                    self.summary.unknown_kept += 1;
+                    self.claims.insert(revision, number);
+                }
+                _ => {
+                    expiry?;
+                    self.summary.expiries += 1;
+                }
             }
         }
         Ok(())
     }
 
     /// A revision that nobody asked for must be the end of a lease, and not too early.
-    fn check_expiry(&mut self, revision: i64) -> Result<(), String> {
+    fn check_expiry(&self, revision: i64) -> Result<(), String> {
         let events = self.events(revision);
         let before = self.view(revision - 1);
         let of_first = events[0].kv.as_ref().and_then(|kv| before.get(&kv.key));
@@ -259,7 +269,6 @@ impl Truth<'_> {
         if lease_id == 0 || is_put || expected != events {
             return Err(format!("nobody asked for what revision {revision} holds: {events:?}"));
         }
-        self.summary.expiries += 1;
         let seen_nanos = self.history.first_seen(revision).map_or(u64::MAX, |(_, nanos)| nanos);
         let facts = self.leases.get(&lease_id);
         for (number, seconds) in facts.into_iter().flat_map(|facts| &facts.renewals) {
