@@ -92,8 +92,10 @@ fn draw_astray(sim: &Sim, host: &SimHost, path: &Path, content: &[u8], random: &
     }
     let block = |number: u64| &content[(number * block_bytes) as usize..((number + 1) * block_bytes) as usize];
     let (source, target) = (random.below(blocks), random.below(blocks));
-    // Zeros are found in sound places too: what is mended later could not be told from them.
-    if block(source) == block(target) || block(source).iter().all(|byte| *byte == 0) {
+    // A sector of zeros, or of what fills long values, is found in sound places too: damage could not be told from them.
+    let is_filler = |sector: &[u8]| sector.iter().all(|byte| *byte == sector[0]);
+    let is_common = block(source).chunks(SECTOR_BYTES as usize).any(is_filler);
+    if block(source) == block(target) || is_common {
         return None;
     }
     let rot = Rot {
