@@ -41,7 +41,7 @@ pub struct Syncs {
 
 /// Memory that must be lockable for the server to start (as `ring::probe` checks it).
 const MEMLOCK_BYTES_MIN: u64 = 512 * 1024;
-/// Operations of a kernel with all that glommio uses (5.8).
+/// Operations of a kernel with all that the executor uses (5.8).
 const RING_OPERATIONS_MIN: usize = 32;
 /// Memory that may be locked, for rings and their registered memory on two executors.
 const MEMLOCK_COMFORTABLE: u64 = 8 << 20;

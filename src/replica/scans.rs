@@ -39,7 +39,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Default)]
 pub struct Scans {
     turns: VecDeque<Scan>,
-    /// Lists whose clients have enough for now.
+    /// Lists that rest until their clients have taken more of what was sent.
     resting: Vec<Scan>,
 }
 

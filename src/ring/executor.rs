@@ -354,17 +354,21 @@ mod tests {
         run_test(|host| async move {
             let ping = Rc::new(Notify::new());
             let pong = Rc::new(Notify::new());
-            let (task_ping, task_pong) = (Rc::clone(&ping), Rc::clone(&pong));
+            let pings = Rc::new(Cell::new(0));
+            let (task_ping, task_pong, task_pings) = (Rc::clone(&ping), Rc::clone(&pong), Rc::clone(&pings));
             host.spawn(async move {
                 for _ in 0..1000 {
                     task_ping.notified().await;
+                    task_pings.set(task_pings.get() + 1);
                     task_pong.notify();
                 }
             });
-            for _ in 0..1000 {
+            for round in 0..1000 {
+                assert_eq!(pings.get(), round);
                 ping.notify();
                 pong.notified().await;
             }
+            assert_eq!(pings.get(), 1000);
         });
     }
 

@@ -27,6 +27,15 @@ use ringd::{
     },
 };
 
+/// What a server does not know itself, or what the client's own side makes up for a lost connection.
+const SETTLES_NOTHING: [Code; 5] = [
+    Code::Unavailable,
+    Code::DeadlineExceeded,
+    Code::Canceled,
+    Code::Internal,
+    Code::Unknown,
+];
+
 /// A connection; clones share it.
 #[derive(Clone)]
 pub struct Channel {
@@ -149,7 +158,7 @@ impl Channel {
         call.send(request);
         call.end();
         let answer = call.next(timeout).await?;
-        let answer = answer.ok_or_else(|| Failure::Unknown("an empty answer".to_owned()))?;
+        let answer = answer.ok_or(Failure::NoAnswer)?;
         let answer = A::decode(answer).expect("a server's answer can be read");
         match call.next(timeout).await {
             Ok(None) => Ok(answer),
@@ -172,11 +181,6 @@ impl Call {
         self.channel.inner.notify.notify();
     }
 
-    /// How it ended, if it has.
-    pub fn status(&self) -> Option<Status> {
-        self.channel.inner.calls.borrow().get(&self.stream.0)?.status.clone()
-    }
-
     /// Says that no more follow.
     pub fn end(&self) {
         self.channel.inner.connection.borrow_mut().half_close(self.stream);
@@ -189,7 +193,7 @@ impl Call {
         let message = poll_fn(|context| self.poll_next(context));
         or(message, async {
             host.sleep_until(host.now() + timeout).await;
-            Err(Failure::Unknown("time-out".to_owned()))
+            Err(Failure::TimedOut)
         })
         .await
     }
@@ -206,12 +210,8 @@ impl Call {
                 Poll::Pending
             }
             Some(status) if status.code == Code::Ok => Poll::Ready(Ok(None)),
-            // What the server does not know itself, or what our own side made up for a lost connection.
-            Some(status) if matches!(status.code, Code::Unavailable | Code::DeadlineExceeded | Code::Canceled) => {
-                Poll::Ready(Err(Failure::Unknown(status.message.to_string())))
-            }
-            Some(status) if status.code == Code::Internal || status.code == Code::Unknown => {
-                Poll::Ready(Err(Failure::Unknown(format!("{:?}: {}", status.code, status.message))))
+            Some(status) if SETTLES_NOTHING.contains(&status.code) => {
+                Poll::Ready(Err(Failure::Unsettled(status.clone())))
             }
             Some(status) => Poll::Ready(Err(Failure::Refused(status.clone()))),
         }

@@ -23,12 +23,12 @@ use ringd::{
 };
 
 use crate::{
-    check::{self, DRIFT_PPM_MAX, Summary},
+    check::{self, DRIFT_PPM_MAX},
     history::Recorder,
     leaders::Leaders,
     menu::Menu,
     rot::Rot,
-    scene::{Report, Watched, plan, timing},
+    scene::{Report, Watched, judge, plan, timing},
     server::{Server, ServerOptions, member_address},
     transport::{Mail, SimTransport},
     watcher::{self, Reached},
@@ -110,33 +110,11 @@ pub fn play(seed: u64, is_small: bool) -> Report {
         lives: 0,
         rounds,
     };
-    let trace_path = std::env::var_os("RINGD_SIM_TRACE");
-    if trace_path.is_some() {
-        sim.keep_log();
-    }
-    let result = sim.run_until(cluster.run());
-    if let Some(path) = trace_path {
-        std::fs::write(path, sim.take_log().join("\n")).expect("a file that can be written");
-    }
-    if let Err(fault) = result {
-        recorder.accuse(fault);
-    }
-    let checked = match recorder.fault() {
-        None => check::check(&recorder.history()),
-        Some(fault) => Err(fault),
-    };
-    let (fault, summary) = match checked {
-        Ok(summary) => (None, summary),
-        Err(fault) => (Some(format!("of {count}: {fault}")), Summary::default()),
-    };
+    let report = judge(&sim, &recorder, cluster.run());
     Report {
-        fault,
-        summary,
-        trace: sim.trace_hash(),
-        nanos: sim.now().0,
+        fault: report.fault.map(|fault| format!("of {count}: {fault}")),
         lives: cluster.lives,
-        operations: recorder.history().ops.len() as u64,
-        injected: sim.injected(),
+        ..report
     }
 }
 

@@ -30,8 +30,14 @@ pub enum Failure {
     NotSent,
     /// The server said no.
     Refused(Status),
-    /// Nobody knows: the connection or the time ran out.
-    Unknown(String),
+    /// What the server does not know itself, or what the client's own side made up for a lost connection.
+    Unsettled(Status),
+    /// The call's orderly end, without an answer.
+    NoAnswer,
+    /// Nothing in time.
+    TimedOut,
+    /// An answer that cannot be right, and why.
+    Damaged(String),
 }
 
 /// What was asked.
@@ -236,8 +242,8 @@ impl Recorder {
         entry.outcome = match result {
             Ok(answer) => Outcome::Answered(answer),
             Err(Failure::NotSent) => Outcome::NotSent,
-            Err(Failure::Unknown(_)) => Outcome::Unknown,
             Err(Failure::Refused(status)) => Outcome::Refused(status),
+            Err(_) => Outcome::Unknown,
         };
         let entry = entry.clone();
         if let Outcome::Answered(answer) = &entry.outcome

@@ -6,6 +6,7 @@
 //! replayed, `RINGD_SIM_TRACE=FILE` writes down all that happened. `RINGD_SIM_FROM` and `RINGD_SIM_SEEDS` say which and how
 //! many, `RINGD_SIM_SCENES` of what (`scenario`, `single`, `cluster`).
 
+mod ask;
 mod check;
 mod client;
 mod cluster;

@@ -107,12 +107,21 @@ pub fn play(seed: u64, is_small: bool) -> Report {
         is_small,
         rot: Vec::new(),
     };
+    let report = judge(&sim, &recorder, scene.run(server_host));
+    Report {
+        lives: scene.lives,
+        ..report
+    }
+}
+
+/// Plays to the end, and says what came of it; the caller knows how many lives there were.
+pub fn judge(sim: &Sim, recorder: &Recorder, play: impl Future<Output = Result<(), String>>) -> Report {
     // What happened, a line for each thing: where to look first when a seed has found something.
     let trace_path = std::env::var_os("RINGD_SIM_TRACE");
     if trace_path.is_some() {
         sim.keep_log();
     }
-    let result = sim.run_until(scene.run(server_host));
+    let result = sim.run_until(play);
     if let Some(path) = trace_path {
         std::fs::write(path, sim.take_log().join("\n")).expect("a file that can be written");
     }
@@ -132,7 +141,7 @@ pub fn play(seed: u64, is_small: bool) -> Report {
         summary,
         trace: sim.trace_hash(),
         nanos: sim.now().0,
-        lives: scene.lives,
+        lives: 0,
         operations: recorder.history().ops.len() as u64,
         injected: sim.injected(),
     }

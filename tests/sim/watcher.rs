@@ -22,7 +22,7 @@ use ringd::{
 
 use crate::{
     client::{Call, Channel},
-    history::{Recorder, Told, revision_of},
+    history::{Failure, Recorder, Told, revision_of},
     workload::Plan,
 };
 
@@ -90,7 +90,7 @@ async fn next(call: &Call, plan: &Plan) -> Option<Option<WatchResponse>> {
             WatchResponse::decode(message).expect("a server's answer can be read"),
         )),
         Ok(None) => None,
-        Err(crate::history::Failure::Unknown(why)) if why == "time-out" => {
+        Err(Failure::TimedOut) => {
             ask_progress(call);
             Some(None)
         }

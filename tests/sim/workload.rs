@@ -9,19 +9,16 @@ use std::{
 
 use bytes::Bytes;
 use futures_lite::future::or;
-use prost::Message;
 use ringd::{
-    backend::{self, Bucket, Image},
-    base::Revision,
     host::Host,
     testing::{Random, SimHost},
     wire::proto::etcdserverpb::*,
 };
-use sha2::{Digest, Sha256};
 
 use crate::{
+    ask::ask,
     client::Channel,
-    history::{Answer, Failure, Recorder, Request},
+    history::{Failure, Recorder, Request},
 };
 
 /// What all clients of a run share.
@@ -410,98 +407,13 @@ impl Client {
 /// Carries a request out and notes it. Whether the connection is still of use.
 pub async fn call(recorder: &Recorder, channel: &Channel, request: Request, timeout: Duration) -> bool {
     let op = recorder.invoke(Some(channel.place()), request.clone());
-    let result = ask(recorder, channel, request, timeout).await;
-    let is_sound = !matches!(result, Err(Failure::Unknown(_) | Failure::NotSent));
+    let result = ask(channel, &request, timeout).await;
+    if let Err(Failure::Damaged(what)) = &result {
+        recorder.accuse(format!("a snapshot is damaged: {what}"));
+    }
+    let is_sound = matches!(result, Ok(_) | Err(Failure::Refused(_)));
     recorder.finish(op, result);
     is_sound
-}
-
-async fn ask(recorder: &Recorder, channel: &Channel, request: Request, timeout: Duration) -> Result<Answer, Failure> {
-    macro_rules! unary {
-        ($answer:ident, $path:literal, $request:expr) => {
-            channel.unary($path, $request, timeout).await.map(Answer::$answer)
-        };
-    }
-    match &request {
-        Request::Range(request) => unary!(Range, "/etcdserverpb.KV/Range", request),
-        Request::Put(request) => unary!(Put, "/etcdserverpb.KV/Put", request),
-        Request::Delete(request) => unary!(Delete, "/etcdserverpb.KV/DeleteRange", request),
-        Request::Txn(request) => unary!(Txn, "/etcdserverpb.KV/Txn", request),
-        Request::Compact(request) => unary!(Compact, "/etcdserverpb.KV/Compact", request),
-        Request::Grant(request) => unary!(Grant, "/etcdserverpb.Lease/LeaseGrant", request),
-        Request::Revoke(request) => unary!(Revoke, "/etcdserverpb.Lease/LeaseRevoke", request),
-        Request::TimeToLive(request) => unary!(TimeToLive, "/etcdserverpb.Lease/LeaseTimeToLive", request),
-        Request::Leases => unary!(Leases, "/etcdserverpb.Lease/LeaseLeases", &LeaseLeasesRequest {}),
-        Request::HashKv(request) => unary!(HashKv, "/etcdserverpb.Maintenance/HashKV", request),
-        Request::Defragment => channel
-            .unary::<_, DefragmentResponse>(
-                "/etcdserverpb.Maintenance/Defragment",
-                &DefragmentRequest {},
-                timeout * 4,
-            )
-            .await
-            .map(|_| Answer::Defragment),
-        Request::KeepAlive(id) => {
-            let call = channel
-                .open("/etcdserverpb.Lease/LeaseKeepAlive")
-                .ok_or(Failure::NotSent)?;
-            call.send(&LeaseKeepAliveRequest { id: *id });
-            let answer = call.next(timeout).await?;
-            let answer = answer.ok_or_else(|| Failure::Unknown("no answer".to_owned()))?;
-            Ok(Answer::KeepAlive(
-                LeaseKeepAliveResponse::decode(answer).expect("a server's answer can be read"),
-            ))
-        }
-        Request::Snapshot => snapshot(recorder, channel, timeout).await,
-    }
-}
-
-/// Takes a snapshot and looks at it as an operator's tools would.
-async fn snapshot(recorder: &Recorder, channel: &Channel, timeout: Duration) -> Result<Answer, Failure> {
-    let call = channel
-        .open("/etcdserverpb.Maintenance/Snapshot")
-        .ok_or(Failure::NotSent)?;
-    call.send(&SnapshotRequest {});
-    call.end();
-    let mut image = Vec::new();
-    while let Some(message) = call.next(timeout).await? {
-        let message = SnapshotResponse::decode(message).expect("a server's answer can be read");
-        image.extend_from_slice(&message.blob);
-    }
-    match read_snapshot(image) {
-        Ok(records) => Ok(Answer::Snapshot(records)),
-        Err(what) => {
-            recorder.accuse(format!("a snapshot is damaged: {what}"));
-            Err(Failure::Unknown(what))
-        }
-    }
-}
-
-/// The records of the `key` bucket of a snapshot that is whole: revision, whether it is a tombstone, and value.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn read_snapshot(mut image: Vec<u8>) -> Result<Vec<(Revision, bool, Bytes)>, String> {
-    let len = image.len().checked_sub(32).ok_or("too short")?;
-    if Sha256::digest(&image[..len])[..] != image[len..] {
-        return Err("the hash is another".to_owned());
-    }
-    image.truncate(len);
-    let image = Image::from(image);
-    let report = backend::check(image.clone(), len as u64).map_err(|fault| fault.to_string())?;
-    if let Some(fault) = report.faults.first() {
-        return Err(fault.to_string());
-    }
-    let root = backend::open_root(image, len as u64).map_err(|fault| fault.to_string())?;
-    let mut cursor = root.cursor(Bucket::Key);
-    let mut records = Vec::new();
-    let mut pair = cursor.seek_first().map_err(|fault| fault.to_string())?;
-    while let Some((key, value)) = pair {
-        let (revision, is_tombstone) = Revision::decode(key).ok_or("a key is no revision")?;
-        records.push((revision, is_tombstone, Bytes::copy_from_slice(value)));
-        pair = cursor.step().map_err(|fault| fault.to_string())?;
-    }
-    Ok(records)
 }
 
 /// Waits, but not longer than so.

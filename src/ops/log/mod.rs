@@ -19,7 +19,7 @@ use std::{
         atomic::{AtomicU64, AtomicUsize, Ordering},
         mpsc::{self, SyncSender, TrySendError},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use tracing::{Event, Level, Metadata, Subscriber, level_filters::LevelFilter, subscriber::Interest};
@@ -110,12 +110,12 @@ pub fn start(config: &LogConfig) -> Result<(), LogError> {
 pub fn flush() {
     let Some(log) = LOG.get() else { return };
     let (done, wait) = mpsc::sync_channel(1);
-    let deadline = SystemTime::now() + FLUSH_WAIT;
+    let deadline = Instant::now() + FLUSH_WAIT;
     let mut message = Message::Flush(done);
     loop {
         match log.queue.try_send(message) {
             Ok(()) => break,
-            Err(TrySendError::Full(back)) if SystemTime::now() < deadline => message = back,
+            Err(TrySendError::Full(back)) if Instant::now() < deadline => message = back,
             Err(_) => return,
         }
         std::thread::sleep(Duration::from_millis(1));

@@ -1,23 +1,18 @@
 //! Those who speak to the members: clients, each with one request at a time, and watchers, each with a stream of its own.
 //! All on the real wire.
 
-use std::{cell::RefCell, collections::VecDeque, fmt, net::SocketAddr, rc::Rc, time::Duration};
+use std::{cell::RefCell, collections::VecDeque, net::SocketAddr, rc::Rc, time::Duration};
 
 use bytes::Bytes;
 use prost::Message;
 use ringd::{
     host::{Host, Notify},
     testing::SimHost,
-    wire::{
-        proto::{
-            etcdserverpb::{
-                DefragmentRequest, DefragmentResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
-                LeaseLeasesRequest, SnapshotRequest, SnapshotResponse, WatchCreateRequest, WatchProgressRequest,
-                WatchRequest, WatchResponse, watch_request::RequestUnion,
-            },
-            mvccpb::event::EventType,
+    wire::proto::{
+        etcdserverpb::{
+            WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse, watch_request::RequestUnion,
         },
-        status::Status,
+        mvccpb::event::EventType,
     },
 };
 
@@ -26,9 +21,10 @@ use super::{
     steps::{Expected, Outcome, Told, Watch},
 };
 use crate::{
+    ask::ask,
     client::{Call, Channel},
     history::{Answer, Failure, Request, header_of},
-    workload::{read_snapshot, within},
+    workload::within,
 };
 
 const WATCH: &str = "/etcdserverpb.Watch/Watch";
@@ -40,15 +36,7 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 const CONNECT_AGAIN: Duration = Duration::from_millis(50);
 
 /// What came back for a request.
-#[derive(Clone, Debug)]
-#[allow(missing_docs)]
-pub enum Reply {
-    Answer(Answer),
-    /// The server, or for a lost connection the client's own side, has said no.
-    Refused(Status),
-    /// Nothing in time, or no way to ask.
-    Nothing(String),
-}
+pub type Reply = Result<Answer, Failure>;
 
 /// A client.
 pub struct Client {
@@ -80,9 +68,9 @@ impl Client {
         let host = self.host.clone();
         self.host.spawn(async move {
             let reply = match connect(&host, address).await {
-                None => Reply::Nothing("no connection".to_owned()),
+                None => Err(Failure::NotSent),
                 Some(channel) => {
-                    let reply = ask(&channel, request).await;
+                    let reply = ask(&channel, &request, PATIENCE).await;
                     channel.close();
                     reply
                 }
@@ -125,92 +113,6 @@ async fn connect(host: &SimHost, address: SocketAddr) -> Option<Channel> {
     None
 }
 
-async fn unary<A: Message + Default>(
-    channel: &Channel,
-    path: &'static str,
-    request: &impl Message,
-) -> Result<A, Reply> {
-    let call = channel.open(path).ok_or_else(lost)?;
-    call.send(request);
-    call.end();
-    match call.next(PATIENCE).await {
-        Ok(Some(answer)) => Ok(A::decode(answer).expect("a server's answer can be read")),
-        Ok(None) => Err(Reply::Nothing("an end without an answer".to_owned())),
-        Err(failure) => Err(refusal(&call, failure)),
-    }
-}
-
-fn lost() -> Reply {
-    Reply::Nothing("the connection is lost".to_owned())
-}
-
-fn refusal(call: &Call, failure: Failure) -> Reply {
-    match (call.status(), failure) {
-        (Some(status), _) => Reply::Refused(status),
-        (None, Failure::Unknown(why)) => Reply::Nothing(why),
-        (None, _) => lost(),
-    }
-}
-
-async fn ask(channel: &Channel, request: Request) -> Reply {
-    macro_rules! unary {
-        ($answer:ident, $path:literal, $request:expr) => {
-            unary(channel, $path, $request).await.map(Answer::$answer)
-        };
-    }
-    let result = match &request {
-        Request::Range(request) => unary!(Range, "/etcdserverpb.KV/Range", request),
-        Request::Put(request) => unary!(Put, "/etcdserverpb.KV/Put", request),
-        Request::Delete(request) => unary!(Delete, "/etcdserverpb.KV/DeleteRange", request),
-        Request::Txn(request) => unary!(Txn, "/etcdserverpb.KV/Txn", request),
-        Request::Compact(request) => unary!(Compact, "/etcdserverpb.KV/Compact", request),
-        Request::Grant(request) => unary!(Grant, "/etcdserverpb.Lease/LeaseGrant", request),
-        Request::Revoke(request) => unary!(Revoke, "/etcdserverpb.Lease/LeaseRevoke", request),
-        Request::TimeToLive(request) => unary!(TimeToLive, "/etcdserverpb.Lease/LeaseTimeToLive", request),
-        Request::Leases => unary!(Leases, "/etcdserverpb.Lease/LeaseLeases", &LeaseLeasesRequest {}),
-        Request::HashKv(request) => unary!(HashKv, "/etcdserverpb.Maintenance/HashKV", request),
-        Request::KeepAlive(id) => renew(channel, *id).await,
-        Request::Snapshot => snapshot(channel).await,
-        Request::Defragment => {
-            let path = "/etcdserverpb.Maintenance/Defragment";
-            let done = unary::<DefragmentResponse>(channel, path, &DefragmentRequest {}).await;
-            done.map(|_| Answer::Defragment)
-        }
-    };
-    result.map_or_else(|reply| reply, Reply::Answer)
-}
-
-async fn renew(channel: &Channel, id: i64) -> Result<Answer, Reply> {
-    let call = channel.open("/etcdserverpb.Lease/LeaseKeepAlive").ok_or_else(lost)?;
-    call.send(&LeaseKeepAliveRequest { id });
-    match call.next(PATIENCE).await {
-        Ok(Some(answer)) => Ok(Answer::KeepAlive(
-            LeaseKeepAliveResponse::decode(answer).expect("a server's answer can be read"),
-        )),
-        Ok(None) => Err(Reply::Nothing("an end without an answer".to_owned())),
-        Err(failure) => Err(refusal(&call, failure)),
-    }
-}
-
-async fn snapshot(channel: &Channel) -> Result<Answer, Reply> {
-    let call = channel.open("/etcdserverpb.Maintenance/Snapshot").ok_or_else(lost)?;
-    call.send(&SnapshotRequest {});
-    call.end();
-    let mut image = Vec::new();
-    loop {
-        match call.next(PATIENCE).await {
-            Ok(Some(message)) => {
-                let part = SnapshotResponse::decode(message).expect("a server's answer can be read");
-                image.extend_from_slice(&part.blob);
-            }
-            Ok(None) => break,
-            Err(failure) => return Err(refusal(&call, failure)),
-        }
-    }
-    let damaged = |what| Reply::Nothing(format!("a snapshot is damaged: {what}"));
-    read_snapshot(image).map(Answer::Snapshot).map_err(damaged)
-}
-
 impl Expected {
     /// Whether a reply is one of these. `acknowledged` is what the last `fill` came to.
     pub fn fits(&self, reply: &Reply, acknowledged: i64) -> bool {
@@ -221,12 +123,12 @@ impl Expected {
 impl Outcome {
     fn fits(&self, reply: &Reply, acknowledged: i64) -> bool {
         let answer = match (self, reply) {
-            (Outcome::Error, Reply::Refused(_) | Reply::Nothing(_)) => return true,
-            (Outcome::Status(code, text), Reply::Refused(status)) => {
+            (Outcome::Error, Err(_)) => return true,
+            (Outcome::Status(code, text), Err(Failure::Refused(status) | Failure::Unsettled(status))) => {
                 let is_code = code.as_ref().is_none_or(|code| *code == format!("{:?}", status.code));
                 return is_code && *text == status.message;
             }
-            (_, Reply::Answer(answer)) => answer,
+            (_, Ok(answer)) => answer,
             _ => return false,
         };
         match (self, answer) {
@@ -253,30 +155,29 @@ impl Outcome {
     }
 }
 
-impl fmt::Display for Reply {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let answer = match self {
-            Reply::Refused(status) => return write!(formatter, "error {:?} \"{}\"", status.code, status.message),
-            Reply::Nothing(why) => return write!(formatter, "nothing: {why}"),
-            Reply::Answer(answer) => answer,
-        };
-        match answer {
-            Answer::Range(range) if range.kvs.len() == 1 => {
-                write!(formatter, "value {}", String::from_utf8_lossy(&range.kvs[0].value))?;
-            }
-            Answer::Range(range) => write!(formatter, "count {}", range.count)?,
-            Answer::Delete(delete) => write!(formatter, "deleted {}", delete.deleted)?,
-            Answer::Txn(txn) => write!(formatter, "succeeded: {}", txn.succeeded)?,
-            Answer::KeepAlive(kept) => write!(formatter, "ttl {}", kept.ttl)?,
-            Answer::TimeToLive(left) => write!(formatter, "ttl {}", left.ttl)?,
-            Answer::Leases(leases) => write!(formatter, "leases {:?}", leases.leases)?,
-            Answer::Snapshot(records) => write!(formatter, "{} records", records.len())?,
-            _ => write!(formatter, "ok")?,
+/// A reply in a few words.
+pub fn describe(reply: &Reply) -> String {
+    let answer = match reply {
+        Err(Failure::Refused(status) | Failure::Unsettled(status)) => {
+            return format!("error {:?} \"{}\"", status.code, status.message);
         }
-        match header_of(answer) {
-            Some(header) => write!(formatter, " at revision {}, term {}", header.revision, header.raft_term),
-            None => Ok(()),
-        }
+        Err(failure) => return format!("nothing: {failure:?}"),
+        Ok(answer) => answer,
+    };
+    let words = match answer {
+        Answer::Range(range) if range.kvs.len() == 1 => format!("value {}", text(&range.kvs[0].value)),
+        Answer::Range(range) => format!("count {}", range.count),
+        Answer::Delete(delete) => format!("deleted {}", delete.deleted),
+        Answer::Txn(txn) => format!("succeeded: {}", txn.succeeded),
+        Answer::KeepAlive(kept) => format!("ttl {}", kept.ttl),
+        Answer::TimeToLive(left) => format!("ttl {}", left.ttl),
+        Answer::Leases(leases) => format!("leases {:?}", leases.leases),
+        Answer::Snapshot(records) => format!("{} records", records.len()),
+        _ => "ok".to_owned(),
+    };
+    match header_of(answer) {
+        Some(header) => format!("{words} at revision {}, term {}", header.revision, header.raft_term),
+        None => words,
     }
 }
 
@@ -354,7 +255,7 @@ impl Watcher {
             match self.call.next(limit).await {
                 Ok(Some(message)) => self.take(&message)?,
                 Ok(None) => self.seen.push_back(Seen::End("in peace".to_owned())),
-                Err(Failure::Unknown(why)) if why == "time-out" => return Ok(None),
+                Err(Failure::TimedOut) => return Ok(None),
                 Err(failure) => self.seen.push_back(Seen::End(format!("{failure:?}"))),
             }
         }

@@ -226,7 +226,7 @@ async fn perform_step(stage: &mut Stage, step: &Step) -> Result<Option<String>, 
         Step::Ask(ask) => return perform_ask(stage, ask).await,
         Step::Answer(client, expected) => {
             let reply = stage.client(client).answer().await?;
-            let seen = reply.to_string();
+            let seen = actor::describe(&reply);
             return if expected.fits(&reply, stage.acknowledged) {
                 Ok(Some(seen))
             } else {
@@ -244,7 +244,7 @@ async fn perform_step(stage: &mut Stage, step: &Step) -> Result<Option<String>, 
                     return Err(format!("nobody is called {name}"));
                 };
                 if let Some(reply) = client.early() {
-                    return Err(format!("it was answered: {reply}"));
+                    return Err(format!("it was answered: {}", actor::describe(&reply)));
                 }
             }
         },
@@ -355,7 +355,7 @@ async fn perform_ask(stage: &mut Stage, ask: &Ask) -> Result<Option<String>, Str
         return Ok(None);
     }
     let reply = client.answer().await?;
-    let seen = reply.to_string();
+    let seen = actor::describe(&reply);
     if ask.expected.fits(&reply, stage.acknowledged) {
         Ok(Some(seen))
     } else {
@@ -378,9 +378,9 @@ async fn perform_fill(stage: &mut Stage, fill: &Fill) -> Result<String, String> 
         let client = stage.client(&fill.client);
         client.begin(member_address(place), Request::Put(put))?;
         let reply = client.answer().await?;
-        last = reply.to_string();
+        last = actor::describe(&reply);
         match reply {
-            actor::Reply::Answer(_) => stage.acknowledged = number as i64,
+            Ok(_) => stage.acknowledged = number as i64,
             _ if fill.may_fail => return Ok(format!("{} acknowledged, then {last}", number - 1)),
             _ => return Err(format!("put {number}: {last}")),
         }
