@@ -350,6 +350,8 @@ fn config_of(values: &Values, notices: &mut Vec<Notice>) -> Result<Config, Strin
         },
         log,
         cores: cores(values.text("cores"))?,
+        fronts: fronts(values.text("fronts"))?,
+        home_connections: values.uint("home-connections") as usize,
         wal_sync: match values.text("wal-sync") {
             "dsync" => WalSync::Dsync,
             "fdatasync" => WalSync::Fdatasync,
@@ -475,6 +477,18 @@ fn cores(text: &str) -> Result<Option<Vec<usize>>, String> {
     cores.sort_unstable();
     cores.dedup();
     Ok(Some(cores))
+}
+
+fn fronts(text: &str) -> Result<Option<usize>, String> {
+    let number = text.parse::<usize>().ok().filter(|&count| count < CORES_MAX);
+    match number {
+        _ if text.is_empty() => Ok(None),
+        None => Err(format!(
+            "invalid value {} for --fronts: a number of cores",
+            go_quote(text)
+        )),
+        some => Ok(some),
+    }
 }
 
 /// No machine numbers its cores beyond this.

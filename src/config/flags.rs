@@ -156,6 +156,10 @@ flags! {
     Ringd {
         "cores" Text, "" Honoured,
             "Cores to run on, such as '0-3,8'. All that the process may use, if empty.";
+        "fronts" Text, "" Honoured,
+            "How many cores besides the first take connections. If empty, up to 4 of those that neither consensus nor the database's file needs.";
+        "home-connections" Uint(64), "8" Honoured,
+            "Connections that stay on the first core where others take connections: for few clients the way to another core costs more than their requests.";
         "wal-sync" Choice(&["auto", "dsync", "fdatasync"]), "auto" Honoured,
             "How a batch of the log is made durable: one write to a file opened with O_DSYNC, a write and fdatasync, or whichever serves better at the moment.";
         "hold-cluster-version" Text, "3.5" Honoured,

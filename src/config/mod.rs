@@ -152,6 +152,10 @@ pub struct Config {
 
     /// Cores to run on; `None` for all that the process may use.
     pub cores: Option<Vec<usize>>,
+    /// Cores that take connections besides home; `None` for as many as make sense.
+    pub fronts: Option<usize>,
+    /// Connections that stay at home where there are fronts.
+    pub home_connections: usize,
     /// Whether nothing waits for the disk.
     pub unsafe_no_fsync: bool,
     /// How a batch of the log is made durable.

@@ -74,23 +74,25 @@ impl<T> Sender<T> {
     /// Waits for room. The message comes back if the receiver is gone.
     pub async fn send(&mut self, message: T) -> Result<(), T> {
         let mut waiting = Some(message);
-        poll_fn(|context| {
-            // The waker is in place before the second try, so that room made in between is not missed.
-            for registered in [false, true] {
-                let message = waiting.take().expect("polled after completion");
-                match self.try_send(message) {
-                    Ok(()) => return Poll::Ready(Ok(())),
-                    Err(TrySendError::Closed(message)) => return Poll::Ready(Err(message)),
-                    Err(TrySendError::Full(message)) => waiting = Some(message),
-                }
-                if !registered {
-                    self.shared.sender.register(context.waker());
-                    self.shared.sender_waits.store(true, Ordering::SeqCst);
-                }
+        poll_fn(|context| self.poll_send(&mut waiting, context)).await
+    }
+
+    /// Sends what is in `waiting` when there is room. The message comes back if the receiver is gone.
+    pub fn poll_send(&mut self, waiting: &mut Option<T>, context: &mut Context<'_>) -> Poll<Result<(), T>> {
+        // The waker is in place before the second try, so that room made in between is not missed.
+        for registered in [false, true] {
+            let message = waiting.take().expect("a message to send");
+            match self.try_send(message) {
+                Ok(()) => return Poll::Ready(Ok(())),
+                Err(TrySendError::Closed(message)) => return Poll::Ready(Err(message)),
+                Err(TrySendError::Full(message)) => *waiting = Some(message),
             }
-            Poll::Pending
-        })
-        .await
+            if !registered {
+                self.shared.sender.register(context.waker());
+                self.shared.sender_waits.store(true, Ordering::SeqCst);
+            }
+        }
+        Poll::Pending
     }
 
     /// Messages that fit now.
@@ -148,6 +150,8 @@ impl<T> Drop for Sender<T> {
 
 impl<T> Drop for Receiver<T> {
     fn drop(&mut self) {
+        // A waker goes where it came from: its executor may be gone when the sender is.
+        drop(self.shared.receiver.take());
         let (_, empty) = rtrb::RingBuffer::new(0);
         drop(std::mem::replace(&mut self.ring, empty));
         self.shared.sender.wake();

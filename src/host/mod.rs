@@ -152,11 +152,17 @@ pub trait Net: Clone + 'static {
     type Listener: Listener<Stream = Self::Stream>;
     /// A connection.
     type Stream: Stream;
+    /// A connection on its way to another core.
+    type Moved: 'static;
 
     /// Binds and listens. Never shares a port with another process (no SO_REUSEPORT).
     fn listen(&self, address: SocketAddr) -> io::Result<Self::Listener>;
     /// Connects.
     fn connect(&self, address: SocketAddr) -> impl Future<Output = io::Result<Self::Stream>>;
+    /// Lets a connection go to another core. Nothing may have been read from it.
+    fn release(&self, stream: Self::Stream) -> io::Result<Self::Moved>;
+    /// Takes over a connection that another core has released.
+    fn adopt(&self, moved: Self::Moved) -> io::Result<Self::Stream>;
 }
 
 /// A bound socket.

@@ -32,6 +32,7 @@ pub(super) fn starting(config: &Config, directory: &DataDirectory, cores: &Cores
         "go-os" = std::env::consts::OS,
         "go-arch" = version::go_architecture(),
         "home-core" = cores.home,
+        "front-cores" = ?cores.fronts,
         "store-cores" = ?cores.store,
         "member-initialized" = has_log(directory.wal()),
         name = config.name,

@@ -3,7 +3,7 @@
 //! ```text
 //!   main ─▶ abort_on_panic ─▶ Signals::install ─▶ DataDirectory::open ─▶ start(cores, home, front, store)
 //!              home core:   executor, `home(RingHost, Stop)`       ends when it likes; its end begins the stop
-//!              other cores: executor each, `front(n, RingHost, Stop)`
+//!              fronts:      executor each, `front(RingHost, Stop)`
 //!              store:       thread, `store(ThreadHost, Stop)`
 //!   SIGTERM, SIGINT ─▶ Stop ─▶ everybody ends ─▶ join ─▶ Signals::end
 //! ```
@@ -42,14 +42,35 @@ pub struct Cores {
     pub store: Vec<usize>,
 }
 
-impl From<Placement> for Cores {
-    /// The store thread keeps off the home core where there is another: its writes would take turns with the log's.
-    fn from(placement: Placement) -> Cores {
-        Cores {
-            home: Some(placement.home),
-            fronts: placement.others.clone(),
-            store: placement.others,
+/// Cores that take connections unless the operator says otherwise, at most: with more of them home would be what
+/// limits, since framing and sockets cost about as much as all that home does for a request.
+const FRONTS_MAX: usize = 4;
+
+impl Cores {
+    /// Roles of the cores of a placement, with so many fronts (`--fronts`). The store thread keeps off the home core where
+    /// there is another, since its writes would take turns with the log's, and off the fronts where there is one more.
+    ///
+    /// # Errors
+    /// A sentence for the operator, when there are not so many cores.
+    pub fn new(placement: Placement, fronts: Option<usize>) -> Result<Cores, String> {
+        let mut store = placement.others;
+        let count = fronts.unwrap_or(store.len().saturating_sub(1).min(FRONTS_MAX));
+        if count > store.len() {
+            return Err(format!(
+                "--fronts={count}, and there are {} cores besides the first (--cores)",
+                store.len()
+            ));
         }
+        let mut fronts = store.split_off(store.len() - count);
+        if store.is_empty() {
+            store.clone_from(&fronts);
+        }
+        fronts.sort_unstable();
+        Ok(Cores {
+            home: Some(placement.home),
+            fronts,
+            store,
+        })
     }
 }
 
@@ -61,13 +82,13 @@ pub struct Node {
     stop: Stop,
 }
 
-/// Starts the executors and the store thread. `home` and each `front` run as the main future of their executor: when it
-/// ends, the tasks of that core are dropped.
+/// Starts the executors and the store thread. `home` and each of `fronts`, in the order of their cores, run as the main
+/// future of their executor: when it ends, the tasks of that core are dropped.
 pub fn start<HomeTask, FrontTask, StoreTask>(
     cores: &Cores,
     stop: &Stop,
     home: impl FnOnce(RingHost, Stop) -> HomeTask + Send + 'static,
-    front: impl Fn(usize, RingHost, Stop) -> FrontTask + Clone + Send + 'static,
+    fronts: Vec<impl FnOnce(RingHost, Stop) -> FrontTask + Send + 'static>,
     store: impl FnOnce(ThreadHost, Stop) -> StoreTask + Send + 'static,
 ) -> io::Result<Node>
 where
@@ -86,19 +107,14 @@ where
         ThreadHost::run(|host| store(host, store_stop))
     })?;
     let home = on_core("home".to_owned(), cores.home, stop, home)?;
-    let mut fronts = Vec::with_capacity(cores.fronts.len());
-    for (number, &core) in cores.fronts.iter().enumerate() {
-        let front = front.clone();
-        fronts.push(on_core(
-            format!("front-{number}"),
-            Some(core),
-            stop,
-            move |host, stop| front(number, host, stop),
-        )?);
+    assert_eq!(fronts.len(), cores.fronts.len(), "a task for each front");
+    let mut running = Vec::with_capacity(fronts.len());
+    for (number, (&core, front)) in cores.fronts.iter().zip(fronts).enumerate() {
+        running.push(on_core(format!("front-{number}"), Some(core), stop, front)?);
     }
     Ok(Node {
         home,
-        fronts,
+        fronts: running,
         store,
         stop: stop.clone(),
     })
@@ -147,6 +163,28 @@ mod tests {
     use crate::host::{Host, mailbox};
 
     #[test]
+    fn fronts_and_store_share_a_core_only_when_they_must() {
+        let roles = |others: &[usize], fronts| {
+            let placement = Placement {
+                home: 9,
+                others: others.to_vec(),
+                serves_disk: true,
+            };
+            Cores::new(placement, fronts).map(|cores| (cores.fronts, cores.store))
+        };
+        assert_eq!(roles(&[], None), Ok((vec![], vec![])));
+        assert_eq!(roles(&[0], None), Ok((vec![], vec![0])));
+        assert_eq!(roles(&[0], Some(1)), Ok((vec![0], vec![0])));
+        assert_eq!(roles(&[0, 1, 2], None), Ok((vec![1, 2], vec![0])));
+        assert_eq!(
+            roles(&[0, 1, 2, 3, 4, 5, 6], None),
+            Ok((vec![3, 4, 5, 6], vec![0, 1, 2]))
+        );
+        assert_eq!(roles(&[0, 1], Some(0)), Ok((vec![], vec![0, 1])));
+        assert!(roles(&[0], Some(2)).unwrap_err().contains("1 cores besides"));
+    }
+
+    #[test]
     fn every_role_runs_and_the_end_of_home_stops_the_others() {
         let allowed = placement::allowed_cores().unwrap();
         let cores = Cores {
@@ -165,13 +203,10 @@ mod tests {
             move |_, _| async move {
                 to_store.send(7).await.unwrap();
             },
-            move |_, host: RingHost, stop: Stop| {
-                let ended = Arc::clone(&front_ended);
-                async move {
-                    stop.requested(&host).await;
-                    ended.fetch_add(1, Ordering::Relaxed);
-                }
-            },
+            vec![move |host: RingHost, stop: Stop| async move {
+                stop.requested(&host).await;
+                front_ended.fetch_add(1, Ordering::Relaxed);
+            }],
             move |host, stop| async move {
                 answers.send(from_home.receive().await).unwrap();
                 stop.requested(&host).await;

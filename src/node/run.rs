@@ -9,7 +9,7 @@ use crate::{
     host::mailbox,
     ops::process::{ProcTexts, ProcessFacts},
     peer::Alone,
-    ring::{FileMap, placement, probe},
+    ring::{FileMap, RingHost, placement, probe},
     server::{self, Channels, Opened, Paths, STORE_MAILBOX},
     wal::WalOptions,
 };
@@ -61,6 +61,13 @@ pub fn run(config: Config, stop: &Stop, clients_max: usize) -> Result<(), String
     let wal_directory = paths.wal.clone();
     let home_config = config.clone();
     let ended_config = config.clone();
+    let (front_ends, front_channels): (Vec<_>, Vec<_>) =
+        cores.fronts.iter().map(|_| server::front_ends::<RingHost>()).unzip();
+    let fronts = front_channels.into_iter().map(|channels| {
+        let config = config.clone();
+        move |host, stop| server::front(host, stop, config, channels, clients_max, process_facts)
+    });
+    let fronts: Vec<_> = fronts.collect();
     let node = super::start(
         &cores,
         stop,
@@ -69,14 +76,16 @@ pub fn run(config: Config, stop: &Stop, clients_max: usize) -> Result<(), String
                 requests: request_sender,
                 events: event_receiver,
                 opened: opened_receiver,
+                fronts: front_ends,
             };
             let mut failure = failure_sender;
-            if let Err(error) = server::home(host, stop, home_config, paths, channels, clients_max, Alone).await {
+            let ended = server::home(host, stop, home_config, paths, channels, clients_max, Alone);
+            if let Err(error) = ended.await {
                 // The mailbox has room: it is used once.
                 let _sent = failure.try_send(error);
             }
         },
-        |_, host, stop: Stop| async move { stop.requested(&host).await },
+        fronts,
         move |host, _stop| {
             server::store(
                 host,
@@ -106,10 +115,7 @@ fn choose_cores(config: &Config, directory: &Path) -> Result<Cores, String> {
         .map(|cores| cores.iter().map(ToString::to_string).collect::<Vec<_>>().join(","));
     let usable = placement::usable_cores(asked.as_deref(), &allowed)?;
     let placement = placement::choose(&usable, &placement::queues_of(Path::new("/"), directory));
-    let mut cores = Cores::from(placement);
-    // Connections stay on the home core: what they cost there is less than the hop from another.
-    cores.fronts.clear();
-    Ok(cores)
+    Cores::new(placement, config.fronts)
 }
 
 /// What the kernel says of this process.

@@ -42,14 +42,6 @@ impl RingNet {
         RingNet::default()
     }
 
-    /// Takes over a connection that another core accepted.
-    pub fn adopt(&self, socket: SystemStream) -> io::Result<RingStream> {
-        socket.set_nodelay(true)?;
-        Ok(RingStream {
-            stream: system::glommio_stream(socket),
-        })
-    }
-
     /// Takes over a socket that listens already ([`bind`]).
     pub fn adopt_listener(&self, socket: SystemListener) -> RingListener {
         RingListener {
@@ -79,6 +71,7 @@ fn bind_reason(error: &io::Error) -> String {
 impl Net for RingNet {
     type Listener = RingListener;
     type Stream = RingStream;
+    type Moved = SystemStream;
 
     fn listen(&self, address: SocketAddr) -> io::Result<RingListener> {
         bind(address).map(|socket| self.adopt_listener(socket))
@@ -88,6 +81,17 @@ impl Net for RingNet {
         let stream = TcpStream::connect(address).await.map_err(io::Error::from)?;
         stream.set_nodelay(true).map_err(io::Error::from)?;
         Ok(RingStream { stream })
+    }
+
+    fn release(&self, stream: RingStream) -> io::Result<SystemStream> {
+        system::duplicate(&stream.stream).map(SystemStream::from)
+    }
+
+    fn adopt(&self, socket: SystemStream) -> io::Result<RingStream> {
+        socket.set_nodelay(true)?;
+        Ok(RingStream {
+            stream: system::glommio_stream(socket),
+        })
     }
 }
 
@@ -116,11 +120,6 @@ impl Listener for RingListener {
 }
 
 impl RingStream {
-    /// Leaves this executor, to be adopted by another. Nothing may have been read yet that is still wanted.
-    pub fn into_socket(self) -> io::Result<SystemStream> {
-        system::duplicate(&self.stream).map(SystemStream::from)
-    }
-
     /// Our address.
     pub fn local_address(&self) -> io::Result<SocketAddr> {
         self.stream.local_addr().map_err(io::Error::from)
@@ -296,7 +295,7 @@ mod tests {
             let address = listener.local_address().unwrap();
             let mut client = host.net().connect(address).await.unwrap();
             let (accepted, _) = listener.accept().await.unwrap();
-            let socket = accepted.into_socket().unwrap();
+            let socket = host.net().release(accepted).unwrap();
             assert!(socket.nodelay().unwrap());
             let flags = crate::ring::system::descriptor_flags(&socket).unwrap();
             assert_eq!(flags & libc::FD_CLOEXEC, libc::FD_CLOEXEC);

@@ -370,6 +370,7 @@ fn no_sockets<T>() -> io::Result<T> {
 impl Net for NoNet {
     type Listener = Never;
     type Stream = Never;
+    type Moved = Never;
 
     fn listen(&self, _address: SocketAddr) -> io::Result<Never> {
         no_sockets()
@@ -377,6 +378,14 @@ impl Net for NoNet {
 
     async fn connect(&self, _address: SocketAddr) -> io::Result<Never> {
         no_sockets()
+    }
+
+    fn release(&self, stream: Never) -> io::Result<Never> {
+        match stream {}
+    }
+
+    fn adopt(&self, moved: Never) -> io::Result<Never> {
+        match moved {}
     }
 }
 

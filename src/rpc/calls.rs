@@ -7,7 +7,7 @@ use bytes::Bytes;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
-use super::{snapshot::SnapshotSender, watch::WatchStream};
+use super::{snapshot::SnapshotSender, watch::Watching};
 use crate::{
     base::Monotonic,
     ops::Counters,
@@ -30,7 +30,7 @@ pub enum CallState {
     #[allow(missing_docs)]
     KeepAlive { owed: usize, is_half_closed: bool },
     /// Watchers.
-    Watch(WatchStream),
+    Watch(Watching),
     /// A snapshot under way.
     Snapshot(Box<SnapshotSender>),
     /// Nothing: what was to be said has been, and the stream stays open.

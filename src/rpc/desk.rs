@@ -1,41 +1,71 @@
 //! Where the connections of one core and the replica meet: calls gather here until the replica's next turn, answers
-//! until their connection's next. Nothing here crosses cores.
+//! until their connection's next. Nothing here crosses cores: a front has a desk of its own, whose calls are carried to
+//! home's, where each of its connections has an outbox, too, under the same ticket ([`super::front`]).
 
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
 };
 
-use slab::Slab;
-
 use crate::{
     base::Monotonic,
     host::Notify,
     limits,
-    ops::{Counters, Gauges, health::Answer},
+    ops::{Counters, Counts, Gauges, health::Answer},
     propose::{Call, Method, Reply, Request, Ticket},
-    rpc::http::MemberView,
+    rpc::{front::Word, http::MemberView},
 };
+
+/// Bytes of answers that a front's connection gets rid of before home is told.
+const SENT_TOLD_BYTES: u64 = 64 << 10;
 
 /// The calls and answers of one core.
 pub struct Desk {
     calls: RefCell<Vec<Call>>,
     replica: Rc<Notify>,
-    outboxes: RefCell<Slab<Rc<Outbox>>>,
+    outboxes: RefCell<Outboxes>,
     incarnation: Cell<u32>,
     view: RefCell<MemberView>,
+    /// Grows with each change of the view.
+    view_version: Cell<u64>,
     counters: Rc<Counters>,
     gauges: RefCell<Gauges>,
+    /// What other cores have counted, as each has told last.
+    counts_of_others: RefCell<Vec<Option<Box<Counts>>>>,
+    fronts: RefCell<Vec<Rc<Woken>>>,
+    /// On a front: what home is to be told besides calls.
+    words: Option<RefCell<Vec<Word>>>,
     /// Kind, name, and whether it passed, of each health check's last run.
     health_checks: RefCell<Vec<(&'static str, &'static str, bool)>>,
     /// Whether a connection has room again that a long answer waits for.
     room_made: Cell<bool>,
 }
 
+/// The open connections by their places.
+#[derive(Default)]
+struct Outboxes {
+    places: Vec<Option<Rc<Outbox>>>,
+    /// Places that are free, below the highest in use.
+    free: Vec<u32>,
+    open: usize,
+}
+
+/// Connections of a front that have something for it, and what wakes who carries it there.
+#[derive(Default)]
+pub struct Woken {
+    outboxes: RefCell<Vec<Rc<Outbox>>>,
+    /// Raised when there is one, and whenever else the front is to be told something.
+    pub notify: Notify,
+}
+
 /// What waits for one connection.
 pub struct Outbox {
-    place: Cell<u32>,
+    place: u32,
     incarnation: u32,
+    /// Of a front's connection, at home: who carries its answers.
+    carrier: Option<Rc<Woken>>,
+    is_woken: Cell<bool>,
+    is_closed: Cell<bool>,
     replies: RefCell<Vec<Reply>>,
     /// Calls that wait until the connection has got rid of answers that it has.
     deferred: RefCell<Vec<Call>>,
@@ -44,6 +74,9 @@ pub struct Outbox {
     deadline: Cell<Option<Monotonic>>,
     /// Bytes of answers that the connection has not got rid of yet.
     unsent_bytes: Cell<usize>,
+    /// Bytes of answers that it was handed in all, and that a front has told home to be sent.
+    handed_bytes: Cell<u64>,
+    told_bytes: Cell<u64>,
     /// Bytes of answers that are made and will be handed over at the end of the replica's turn.
     coming_bytes: Cell<usize>,
     /// A long answer waits until less is unsent.
@@ -54,14 +87,27 @@ pub struct Outbox {
 impl Desk {
     /// A desk without connections.
     pub fn new() -> Desk {
+        Desk::with_words(None)
+    }
+
+    /// The desk of a front.
+    pub fn of_front() -> Desk {
+        Desk::with_words(Some(RefCell::default()))
+    }
+
+    fn with_words(words: Option<RefCell<Vec<Word>>>) -> Desk {
         Desk {
             calls: RefCell::default(),
             replica: Rc::default(),
             outboxes: RefCell::default(),
             incarnation: Cell::new(0),
             view: RefCell::default(),
+            view_version: Cell::new(0),
             counters: Rc::default(),
             gauges: RefCell::default(),
+            counts_of_others: RefCell::default(),
+            fronts: RefCell::default(),
+            words,
             health_checks: RefCell::default(),
             room_made: Cell::new(false),
         }
@@ -74,7 +120,24 @@ impl Desk {
 
     /// The replica tells what is known of the member as a whole.
     pub fn set_view(&self, view: MemberView) {
-        *self.view.borrow_mut() = view;
+        let mut known = self.view.borrow_mut();
+        if *known != view {
+            *known = view;
+            self.view_version.set(self.view_version.get() + 1);
+            for front in self.fronts.borrow().iter() {
+                front.notify.notify();
+            }
+        }
+    }
+
+    /// A front is to be woken when the view changes.
+    pub fn tell_views_to(&self, front: Rc<Woken>) {
+        self.fronts.borrow_mut().push(front);
+    }
+
+    /// Which view it is: a later one has a greater number.
+    pub fn view_version(&self) -> u64 {
+        self.view_version.get()
     }
 
     /// What this core counts.
@@ -85,6 +148,35 @@ impl Desk {
     /// What the replica last told of itself for a scrape.
     pub fn gauges(&self) -> std::cell::Ref<'_, Gauges> {
         self.gauges.borrow()
+    }
+
+    /// What all cores have counted, as far as this one knows.
+    pub fn counts(&self) -> Counts {
+        let mut counts = self.counters.counts();
+        for other in self.counts_of_others.borrow().iter().flatten() {
+            counts.merge(other);
+        }
+        counts
+    }
+
+    /// What all cores but this other one have counted.
+    pub fn counts_without(&self, core: usize) -> Counts {
+        let mut counts = self.counters.counts();
+        for (other, told) in self.counts_of_others.borrow().iter().enumerate() {
+            if let Some(told) = told.as_ref().filter(|_| other != core) {
+                counts.merge(told);
+            }
+        }
+        counts
+    }
+
+    /// Another core has told what it has counted.
+    pub fn set_counts_of(&self, core: usize, counts: Box<Counts>) {
+        let mut others = self.counts_of_others.borrow_mut();
+        if others.len() <= core {
+            others.resize_with(core + 1, || None);
+        }
+        others[core] = Some(counts);
     }
 
     /// The replica tells of itself, for the scrape that asked.
@@ -99,18 +191,21 @@ impl Desk {
             Some(false) => self.counters.health_failures.increment(),
             None => {}
         }
-        let mut last = self.health_checks.borrow_mut();
         for check in &answer.checks {
             let is_ok = check.result.is_ok();
             let status = if is_ok { "success" } else { "error" };
             self.counters.health_checks.increment([check.name, status, check.kind]);
-            match last
-                .iter_mut()
-                .find(|(kind, name, _)| (*kind, *name) == (check.kind, check.name))
-            {
-                Some((_, _, was_ok)) => *was_ok = is_ok,
-                None => last.push((check.kind, check.name, is_ok)),
-            }
+            self.note_health_check(check.kind, check.name, is_ok);
+        }
+    }
+
+    /// A health check has ended so, on this core or on a front.
+    pub fn note_health_check(&self, kind: &'static str, name: &'static str, is_ok: bool) {
+        self.tell(|| Word::HealthCheck(kind, name, is_ok));
+        let mut last = self.health_checks.borrow_mut();
+        match last.iter_mut().find(|known| (known.0, known.1) == (kind, name)) {
+            Some((_, _, was_ok)) => *was_ok = is_ok,
+            None => last.push((kind, name, is_ok)),
         }
     }
 
@@ -121,32 +216,63 @@ impl Desk {
 
     /// A connection comes.
     pub fn open(&self) -> Rc<Outbox> {
+        self.open_for(None)
+    }
+
+    /// A connection comes and is given to a front, of which `carrier` takes what is for it.
+    pub fn open_for_front(&self, carrier: Rc<Woken>) -> Rc<Outbox> {
+        self.open_for(Some(carrier))
+    }
+
+    fn open_for(&self, carrier: Option<Rc<Woken>>) -> Rc<Outbox> {
         let incarnation = self.incarnation.get().wrapping_add(1);
         self.incarnation.set(incarnation);
-        let outbox = Rc::new(Outbox {
-            place: Cell::new(0),
-            incarnation,
-            replies: RefCell::default(),
-            deferred: RefCell::default(),
-            notify: Notify::new(),
-            deadline: Cell::new(None),
-            unsent_bytes: Cell::new(0),
-            coming_bytes: Cell::new(0),
-            awaits_room: Cell::new(false),
-            closing: Cell::new(false),
-        });
-        let place = self.outboxes.borrow_mut().insert(outbox.clone());
-        outbox
-            .place
-            .set(u32::try_from(place).expect("fewer connections than 2^32"));
-        outbox
+        let mut outboxes = self.outboxes.borrow_mut();
+        let place = outboxes.free.pop().unwrap_or(outboxes.places.len() as u32);
+        outboxes.put(Outbox::new(place, incarnation, carrier))
+    }
+
+    /// A connection comes from home, which knows it by this ticket.
+    pub fn adopt(&self, place: u32, incarnation: u32) -> Rc<Outbox> {
+        self.outboxes.borrow_mut().put(Outbox::new(place, incarnation, None))
     }
 
     /// A connection goes. Answers that are still to come for it are dropped.
     pub fn close(&self, outbox: &Outbox) {
-        self.outboxes.borrow_mut().remove(outbox.place.get() as usize);
+        let mut outboxes = self.outboxes.borrow_mut();
+        let is_front = self.words.is_some();
+        let place = &mut outboxes.places[outbox.place as usize];
+        if place.take_if(|open| open.incarnation == outbox.incarnation).is_some() {
+            outboxes.open -= 1;
+            // Of a front's places home disposes.
+            if !is_front {
+                outboxes.free.push(outbox.place);
+            }
+        }
+        drop(outboxes);
+        outbox.is_closed.set(true);
+        outbox.notify.notify();
         outbox.unsent_bytes.set(0);
         self.make_room(outbox);
+        self.tell(|| Word::Closed(outbox.place, outbox.incarnation));
+    }
+
+    /// On a front: home is to be told.
+    fn tell(&self, word: impl FnOnce() -> Word) {
+        if let Some(words) = &self.words {
+            words.borrow_mut().push(word());
+            self.replica.notify();
+        }
+    }
+
+    /// On a front: home is to be told this. At home it is nobody's.
+    pub fn tell_word(&self, word: Word) {
+        self.tell(|| word);
+    }
+
+    /// On a front: what home is to be told since the last time.
+    pub fn take_words(&self) -> Vec<Word> {
+        self.words.as_ref().map(RefCell::take).unwrap_or_default()
     }
 
     /// Hands a call to the replica.
@@ -171,29 +297,38 @@ impl Desk {
         &self.replica
     }
 
+    /// The connection that a ticket is of, if it is still there.
+    pub fn outbox_of(&self, ticket: &Ticket) -> Option<Rc<Outbox>> {
+        self.outboxes
+            .borrow()
+            .get(ticket.connection, ticket.incarnation)
+            .cloned()
+    }
+
     /// Hands an answer to the connection that waits for it, if it is still there.
     pub fn reply(&self, ticket: Ticket, reply: Reply) {
         let outboxes = self.outboxes.borrow();
-        let Some(outbox) = outboxes.get(ticket.connection as usize) else {
+        let Some(outbox) = outboxes.get(ticket.connection, ticket.incarnation) else {
             return;
         };
-        if outbox.incarnation == ticket.incarnation {
-            if let Ok(message) = &reply.outcome {
-                outbox.unsent_bytes.set(outbox.unsent_bytes.get() + message.len());
-            }
-            outbox.coming_bytes.set(0);
-            outbox.replies.borrow_mut().push(reply);
-            outbox.notify.notify();
+        // Of a far watch stream what is on its way is bounded by itself.
+        if let Ok(message) = &reply.outcome
+            && reply.method != Method::Watch
+        {
+            let bytes = message.len();
+            outbox.unsent_bytes.set(outbox.unsent_bytes.get() + bytes);
+            outbox.handed_bytes.set(outbox.handed_bytes.get() + bytes as u64);
         }
+        outbox.coming_bytes.set(0);
+        outbox.replies.borrow_mut().push(reply);
+        outbox.wake();
     }
 
     /// An answer is made that [`Desk::reply`] will hand over before the turn ends. Calls that came in the same read as its
     /// own are still to be answered, and must find it counted.
     pub fn expect(&self, ticket: Ticket, bytes: usize) {
         let outboxes = self.outboxes.borrow();
-        if let Some(outbox) = outboxes.get(ticket.connection as usize)
-            && outbox.incarnation == ticket.incarnation
-        {
+        if let Some(outbox) = outboxes.get(ticket.connection, ticket.incarnation) {
             outbox.coming_bytes.set(outbox.coming_bytes.get() + bytes);
         }
     }
@@ -203,8 +338,7 @@ impl Desk {
     /// the memory. Gives the call back if it may go on.
     pub fn defer_if_choked(&self, call: Call, under_way_bytes: usize, bytes_max: usize) -> Option<Call> {
         let outboxes = self.outboxes.borrow();
-        let outbox = outboxes.get(call.ticket.connection as usize);
-        let Some(outbox) = outbox.filter(|outbox| outbox.incarnation == call.ticket.incarnation) else {
+        let Some(outbox) = outboxes.get(call.ticket.connection, call.ticket.incarnation) else {
             return Some(call);
         };
         if outbox.unsent_bytes.get() + outbox.coming_bytes.get() + under_way_bytes > bytes_max {
@@ -217,19 +351,51 @@ impl Desk {
     /// Bytes of answers that the connection of a call has not got rid of; `None` if it is gone.
     pub fn unsent_bytes(&self, ticket: &Ticket) -> Option<usize> {
         let outboxes = self.outboxes.borrow();
-        let outbox = outboxes.get(ticket.connection as usize)?;
-        (outbox.incarnation == ticket.incarnation).then(|| outbox.unsent_bytes.get() + outbox.coming_bytes.get())
+        let outbox = outboxes.get(ticket.connection, ticket.incarnation)?;
+        Some(outbox.unsent_bytes.get() + outbox.coming_bytes.get())
     }
 
     /// A long answer rests: the replica wants to know when its connection has room ([`Desk::take_room_made`]).
     pub fn await_room(&self, ticket: &Ticket) {
-        if let Some(outbox) = self.outboxes.borrow().get(ticket.connection as usize) {
+        if let Some(outbox) = self.outboxes.borrow().get(ticket.connection, ticket.incarnation) {
             outbox.awaits_room.set(true);
         }
     }
 
+    /// The connection says when it wants to be woken, and how much it still has to send. What was put aside until less
+    /// is unsent is submitted again.
+    pub fn report(&self, outbox: &Outbox, deadline: Option<Monotonic>, unsent_bytes: usize) {
+        outbox.deadline.set(deadline);
+        outbox.unsent_bytes.set(unsent_bytes);
+        if self.words.is_none() {
+            return self.resume(outbox);
+        }
+        let sent = outbox.handed_bytes.get().saturating_sub(unsent_bytes as u64);
+        let untold = sent.saturating_sub(outbox.told_bytes.get());
+        if untold >= SENT_TOLD_BYTES {
+            outbox.told_bytes.set(sent);
+            self.tell(|| Word::Sent(outbox.place, outbox.incarnation, untold as usize));
+        }
+    }
+
+    /// A front's connection has got rid of so much.
+    pub fn sent(&self, place: u32, incarnation: u32, bytes: usize) {
+        let outbox = self.outboxes.borrow().get(place, incarnation).cloned();
+        if let Some(outbox) = outbox {
+            outbox.unsent_bytes.set(outbox.unsent_bytes.get().saturating_sub(bytes));
+            self.resume(&outbox);
+        }
+    }
+
+    fn resume(&self, outbox: &Outbox) {
+        for call in outbox.take_deferred(limits::CONNECTION_UNSENT_BYTES_MAX / 2) {
+            self.submit(call);
+        }
+        self.make_room(outbox);
+    }
+
     /// A connection has sent what it could, or is gone: wakes the replica if that is what a long answer waits for.
-    pub fn make_room(&self, outbox: &Outbox) {
+    fn make_room(&self, outbox: &Outbox) {
         if outbox.awaits_room.get() && outbox.unsent_bytes.get() <= limits::LIST_UNSENT_BYTES_MAX {
             outbox.awaits_room.set(false);
             self.room_made.set(true);
@@ -244,24 +410,53 @@ impl Desk {
 
     /// Wakes the connections whose own timers are due.
     pub fn wake_due(&self, now: Monotonic) {
-        for (_, outbox) in self.outboxes.borrow().iter() {
+        for outbox in self.outboxes.borrow().places.iter().flatten() {
             if outbox.deadline.get().is_some_and(|deadline| deadline <= now) {
-                outbox.notify.notify();
+                outbox.wake();
             }
         }
     }
 
     /// Asks every connection to end gracefully.
     pub fn close_all(&self) {
-        for (_, outbox) in self.outboxes.borrow().iter() {
+        for outbox in self.outboxes.borrow().places.iter().flatten() {
             outbox.closing.set(true);
-            outbox.notify.notify();
+            outbox.wake();
         }
     }
 
     /// Open connections.
     pub fn connections(&self) -> usize {
-        self.outboxes.borrow().len()
+        self.outboxes.borrow().open
+    }
+}
+
+impl Outboxes {
+    fn put(&mut self, outbox: Outbox) -> Rc<Outbox> {
+        let (place, outbox) = (outbox.place as usize, Rc::new(outbox));
+        if self.places.len() <= place {
+            self.places.resize_with(place + 1, || None);
+        }
+        if self.places[place].replace(outbox.clone()).is_none() {
+            self.open += 1;
+        }
+        outbox
+    }
+
+    fn get(&self, place: u32, incarnation: u32) -> Option<&Rc<Outbox>> {
+        let outbox = self.places.get(place as usize)?.as_ref()?;
+        (outbox.incarnation == incarnation).then_some(outbox)
+    }
+}
+
+impl Woken {
+    /// The connections that were woken since the last time, each once.
+    pub fn take(&self) -> Vec<Rc<Outbox>> {
+        let woken = self.outboxes.take();
+        for outbox in &woken {
+            outbox.is_woken.set(false);
+        }
+        woken
     }
 }
 
@@ -272,10 +467,46 @@ impl Default for Desk {
 }
 
 impl Outbox {
+    fn new(place: u32, incarnation: u32, carrier: Option<Rc<Woken>>) -> Outbox {
+        Outbox {
+            place,
+            incarnation,
+            carrier,
+            is_woken: Cell::new(false),
+            is_closed: Cell::new(false),
+            replies: RefCell::default(),
+            deferred: RefCell::default(),
+            notify: Notify::new(),
+            deadline: Cell::new(None),
+            unsent_bytes: Cell::new(0),
+            handed_bytes: Cell::new(0),
+            told_bytes: Cell::new(0),
+            coming_bytes: Cell::new(0),
+            awaits_room: Cell::new(false),
+            closing: Cell::new(false),
+        }
+    }
+
+    /// The connection is to look at what it has: its own task, or who carries it to the connection's core.
+    pub fn wake(self: &Rc<Self>) {
+        let Some(carrier) = &self.carrier else {
+            return self.notify.notify();
+        };
+        if !self.is_woken.replace(true) {
+            carrier.outboxes.borrow_mut().push(self.clone());
+            carrier.notify.notify();
+        }
+    }
+
+    /// Whether the connection is gone.
+    pub fn is_closed(&self) -> bool {
+        self.is_closed.get()
+    }
+
     /// A ticket for a call of this connection.
     pub fn ticket(&self, stream: u32, method: Method) -> Ticket {
         Ticket {
-            connection: self.place.get(),
+            connection: self.place,
             incarnation: self.incarnation,
             stream,
             method,
@@ -296,19 +527,13 @@ impl Outbox {
         std::mem::swap(&mut *self.replies.borrow_mut(), replies);
     }
 
-    /// What wakes the connection.
+    /// What wakes the connection's task.
     pub fn notify(&self) -> &Notify {
         &self.notify
     }
 
-    /// The connection says when it wants to be woken, and how much it still has to send.
-    pub fn report(&self, deadline: Option<Monotonic>, unsent_bytes: usize) {
-        self.deadline.set(deadline);
-        self.unsent_bytes.set(unsent_bytes);
-    }
-
     /// Calls that were put aside and may go on now that `unsent_bytes_max` is kept.
-    pub fn take_deferred(&self, unsent_bytes_max: usize) -> Vec<Call> {
+    fn take_deferred(&self, unsent_bytes_max: usize) -> Vec<Call> {
         if self.unsent_bytes.get() > unsent_bytes_max {
             return Vec::new();
         }
@@ -385,7 +610,7 @@ mod tests {
         );
         assert!(desk.defer_if_choked(call(), 0, 5).is_none());
         assert!(outbox.take_deferred(5).is_empty());
-        outbox.report(None, 0);
+        outbox.unsent_bytes.set(0);
         assert_eq!(outbox.take_deferred(5).len(), 1);
         assert!(desk.defer_if_choked(call(), 0, 5).is_some());
     }

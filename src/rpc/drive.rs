@@ -9,7 +9,10 @@ use std::{
 
 use bytes::{Buf, BytesMut};
 
-use super::session::{Service, Session, SlowAfter, SlowCall};
+use super::{
+    desk::Outbox,
+    session::{Service, Session, SlowAfter, SlowCall},
+};
 use crate::{
     config::format_duration,
     host::{Host, Stream},
@@ -29,9 +32,15 @@ const WRITTEN_BYTES_PER_TURN_MAX: usize = 256 * 1024;
 const IDLE_INPUT_BYTES_MAX: usize = 4096;
 
 /// Serves one connection until it ends. `scratch` is shared by the connections of a core, so that an idle one holds no
-/// read buffer.
-pub async fn serve<H: Host, S: Stream>(host: H, stream: S, service: Rc<Service>, scratch: Rc<Scratch>) {
-    let session = Session::new(service, host.now());
+/// read buffer. `outbox` is the connection's at the service's desk.
+pub async fn serve<H: Host, S: Stream>(
+    host: H,
+    stream: S,
+    service: Rc<Service>,
+    outbox: Rc<Outbox>,
+    scratch: Rc<Scratch>,
+) {
+    let session = Session::new(service, outbox, host.now());
     let mut connection = Connection {
         host,
         stream,

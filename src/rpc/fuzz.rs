@@ -10,7 +10,7 @@ use super::{
     http::{Pages, Port},
     route,
     session::{Service, Session, SlowAfter},
-    watch::Watches,
+    watch::{WatchRoad, Watches},
 };
 use crate::{
     base::Monotonic,
@@ -46,7 +46,7 @@ fn service() -> Rc<Service> {
         },
         desk,
         pump: Rc::default(),
-        watches: Rc::new(watches),
+        watches: WatchRoad::Here(Rc::new(watches)),
         http: Pages {
             command_line: Vec::new(),
             fd_limit: 100,
@@ -84,7 +84,7 @@ fn answer_all(service: &Service) -> usize {
 /// that do not begin with `P` or `G` (HTTP/2 and HTTP/1) are frames behind a good preface.
 pub fn fuzz_session(input: &[u8]) {
     let service = service();
-    let mut session = Session::new(service.clone(), Monotonic(1));
+    let mut session = Session::new(service.clone(), service.desk.open(), Monotonic(1));
     let mut bytes = BytesMut::new();
     if !matches!(input.first(), Some(b'P' | b'G')) {
         bytes.extend_from_slice(PREFACE);
@@ -110,7 +110,10 @@ pub fn fuzz_session(input: &[u8]) {
     assert!(session.is_finished());
     drop(session);
     assert_eq!(service.desk.connections(), 0);
-    assert_eq!(service.watches.counts().watchers, 0);
+    let WatchRoad::Here(watches) = &service.watches else {
+        unreachable!("made so");
+    };
+    assert_eq!(watches.counts().watchers, 0);
 }
 
 /// Takes the first byte as a method and the rest as the message of a call, as the session of a connection takes it.
@@ -125,7 +128,7 @@ pub fn fuzz_request(input: &[u8]) {
         Method::LeaseKeepAlive => super::lease::keep_alive(message).err(),
         Method::Snapshot => super::maintenance::snapshot(message).err(),
         Method::Watch => {
-            let stream = service.watches.open(service.desk.open(), Monotonic(1));
+            let stream = service.watches.open(&service.desk.open(), 1, Monotonic(1));
             let refusal = stream.take(message).err();
             while stream.pop().is_some() {}
             refusal

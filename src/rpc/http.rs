@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// What the endpoints tell and the replica knows; it is told anew when it changes.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MemberView {
     /// Alarms of all members.
     pub alarms: Vec<HealthAlarm>,
@@ -90,7 +90,7 @@ impl Pages {
         let counters = desk.counters();
         let text = metrics::render(
             &desk.gauges(),
-            &counters.counts(),
+            &desk.counts(),
             &(self.process_facts)(),
             self.metrics_level,
         );

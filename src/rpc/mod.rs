@@ -1,11 +1,12 @@
 //! etcd's services: one file for each, and every error text in `status.rs`. [`session`] carries a connection's calls
-//! to the replica's [`desk`] and the answers back.
+//! to the replica's [`desk`] and the answers back, [`front`] does so between cores.
 
 pub mod auth;
 pub mod calls;
 pub mod cluster;
 pub mod desk;
 pub mod drive;
+pub mod front;
 pub mod fuzz;
 pub mod health;
 pub mod http;

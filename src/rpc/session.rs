@@ -18,7 +18,7 @@ use super::{
     http::{self, Asked},
     route,
     snapshot::{self, Pump, SnapshotSender, SnapshotStep},
-    watch::Watches,
+    watch::{WatchRoad, Watching},
 };
 use crate::{
     base::{Monotonic, Reject},
@@ -42,8 +42,8 @@ pub struct Service {
     pub slow: SlowAfter,
     /// Where the replica takes calls.
     pub desk: Rc<Desk>,
-    /// The watchers of this core.
-    pub watches: Rc<Watches>,
+    /// Where watchers are.
+    pub watches: WatchRoad,
     /// Moves snapshots from the store's thread to this core.
     pub pump: Rc<Pump>,
     /// What the HTTP endpoints tell.
@@ -110,10 +110,9 @@ const CLIENT_API_VERSIONS: [&str; 7] = ["3.0", "3.1", "3.2", "3.3", "3.4", "3.5"
 const HTTP_READ: Method = Method::HealthCheck;
 
 impl Session {
-    /// A session for a connection that has just been accepted.
-    pub fn new(service: Rc<Service>, now: Monotonic) -> Session {
+    /// A session for a connection that has just been accepted, and to which `outbox` belongs.
+    pub fn new(service: Rc<Service>, outbox: Rc<Outbox>, now: Monotonic) -> Session {
         let wire = ServerConnection::new(service.wire.clone(), now);
-        let outbox = service.desk.open();
         let service_counters = service.desk.counters().clone();
         Session {
             service,
@@ -179,15 +178,10 @@ impl Session {
     /// Tells the outbox what the driver does not: timers, and how much is unsent.
     pub fn report(&self) {
         let deadlines = [self.wire.next_deadline(), self.calls.earliest_deadline()];
-        self.outbox
-            .report(deadlines.into_iter().flatten().min(), self.wire.queued_bytes_total());
-        for call in self
-            .outbox
-            .take_deferred(crate::limits::CONNECTION_UNSENT_BYTES_MAX / 2)
-        {
-            self.service.desk.submit(call);
-        }
-        self.service.desk.make_room(&self.outbox);
+        let deadline = deadlines.into_iter().flatten().min();
+        self.service
+            .desk
+            .report(&self.outbox, deadline, self.wire.queued_bytes_total());
     }
 
     /// After a write: streams that have room again are given more.
@@ -227,7 +221,7 @@ impl Session {
         let state = match method {
             Method::Watch => {
                 self.feeds.push(stream);
-                CallState::Watch(self.service.watches.open(self.outbox.clone(), self.now))
+                CallState::Watch(self.service.watches.open(&self.outbox, stream.0, self.now))
             }
             Method::LeaseKeepAlive => CallState::KeepAlive {
                 owed: 0,
@@ -412,6 +406,12 @@ impl Session {
                 self.wire.send_message(stream, message);
                 if is_last {
                     self.end(stream, &Status::OK);
+                }
+            }
+            (Method::Watch, Ok(response)) => {
+                // It leaves with what else is fed.
+                if let Some(CallState::Watch(Watching::Far(watch))) = self.calls.call(stream).map(|call| &call.state) {
+                    watch.arrive(response);
                 }
             }
             (HTTP_READ, outcome) => {

@@ -98,7 +98,7 @@ fn fill(receiver: &mut Receiver<SnapshotPart>, feed: &Feed, context: &mut Contex
             Poll::Ready(None) => return false,
             Poll::Ready(Some(part)) => {
                 feed.parts.borrow_mut().push_back(part);
-                feed.outbox.notify().notify();
+                feed.outbox.wake();
             }
         }
     }

@@ -8,11 +8,16 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 
-use super::{decode, desk::Outbox};
+use super::{
+    decode,
+    desk::{Desk, Outbox},
+    front::FarStream,
+};
 use crate::{
     base::{Monotonic, Reject},
     host::Notify,
     mvcc::{Commit, HistoryLimits, HistorySlice, PreviousRecords},
+    propose::Method,
     watch::{Filters, HistoryRequest, ResponseIdentity, StreamId, WatchHub, WatchSpec},
     wire::{
         proto::etcdserverpb::{
@@ -167,7 +172,7 @@ impl Watches {
         let mut hub = self.hub.borrow_mut();
         while let Some(stream) = hub.ready() {
             if let Some(Some(open)) = self.streams.borrow().get(stream.index()) {
-                open.outbox.notify().notify();
+                open.outbox.wake();
             }
         }
     }
@@ -178,8 +183,7 @@ impl WatchStream {
     ///
     /// # Errors
     /// The status with which the stream ends.
-    pub fn take(&self, message: Bytes) -> Result<(), Status> {
-        let request: WatchRequest = decode(message)?;
+    pub fn take(&self, request: WatchRequest) -> Result<(), Status> {
         let mut hub = self.watches.hub.borrow_mut();
         match request.request_union {
             Some(RequestUnion::CreateRequest(create)) => {
@@ -213,6 +217,60 @@ impl WatchStream {
             self.watches.replica.notify();
         }
         Some(message.freeze())
+    }
+}
+
+/// Where the watchers of a core's clients are.
+pub enum WatchRoad {
+    /// On this core, which is home.
+    Here(Rc<Watches>),
+    /// At home; the desk is a front's.
+    Home(Rc<Desk>),
+}
+
+/// A client's watch stream, wherever its watchers are.
+pub enum Watching {
+    /// On this core.
+    Here(WatchStream),
+    /// At home.
+    Far(FarStream),
+}
+
+impl WatchRoad {
+    /// Opens a stream for a call of a connection.
+    pub fn open(&self, outbox: &Rc<Outbox>, stream: u32, now: Monotonic) -> Watching {
+        match self {
+            WatchRoad::Here(watches) => Watching::Here(watches.open(outbox.clone(), now)),
+            WatchRoad::Home(desk) => {
+                let ticket = outbox.ticket(stream, Method::Watch);
+                Watching::Far(FarStream::open(desk.clone(), ticket))
+            }
+        }
+    }
+}
+
+impl Watching {
+    /// Takes a message of the client.
+    ///
+    /// # Errors
+    /// The status with which the stream ends.
+    pub fn take(&self, message: Bytes) -> Result<(), Status> {
+        let request = decode(message)?;
+        match self {
+            Watching::Here(stream) => stream.take(request),
+            Watching::Far(stream) => {
+                stream.take(request);
+                Ok(())
+            }
+        }
+    }
+
+    /// The next response, encoded.
+    pub fn pop(&self) -> Option<Bytes> {
+        match self {
+            Watching::Here(stream) => stream.pop(),
+            Watching::Far(stream) => stream.pop(),
+        }
     }
 }
 

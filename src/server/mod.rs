@@ -7,22 +7,27 @@
 //! ```
 
 pub mod accept;
+mod clients;
+pub mod front;
 pub(crate) mod lines;
 pub mod stop;
 
-use std::{net::ToSocketAddrs, path::PathBuf, rc::Rc, sync::Arc, time::Duration};
+use std::{path::PathBuf, rc::Rc, sync::Arc, time::Duration};
 
 use tracing::info;
 
 pub use accept::{AcceptConfig, serve};
+pub use front::{FrontChannels, FrontEnds, front, front_ends};
 pub use stop::Stop;
+
+use clients::Surface;
 
 use crate::{
     apply::quota,
     backend::{Backend, CommitReport, JobId, Store, StoreEvent, StoreOptions, StoreRequest},
     base::MemberId,
     config::{AutoCompaction, Config, Feature, Url, WalSync as WalSyncChoice, format_duration, version},
-    host::{Host, Map, Net, Notify, Receiver, Sender},
+    host::{Host, Map, Notify, Receiver, Sender},
     lease::{LessorConfig, ttl_floor_seconds},
     ops::process::ProcessFacts,
     peer::{Exchange, Transport},
@@ -40,17 +45,9 @@ use crate::{
         leases::Identity,
         snapshotter::{SnapshotOptions, Snapshotter},
     },
-    rpc::{
-        desk::Desk,
-        drive::{Scratch, serve as serve_connection},
-        http::{Pages, Port},
-        session::{Service, SlowAfter},
-        snapshot::Pump,
-        watch::Watches,
-    },
+    rpc::{desk::Desk, snapshot::Pump, watch::Watches},
     wal::{WalOptions, WalSync},
     watch::{ResponseIdentity, WatchHub, WatchLimits},
-    wire::server::ServerOptions,
 };
 
 /// How opening the database ended, as home is told.
@@ -58,8 +55,6 @@ pub type Opened<M> = Result<CommitReport<M>, String>;
 
 /// Messages that may wait for the store, and for home.
 pub const STORE_MAILBOX: usize = 64;
-/// Bytes that one read of a socket may bring.
-const READ_BYTES: usize = 64 * 1024;
 
 /// Where the files are, and what of their making is not configured.
 pub struct Paths {
@@ -74,13 +69,15 @@ pub struct Paths {
 }
 
 /// Home's ends of the ways to the store.
-pub struct Channels<M: Map> {
+pub struct Channels<H: Host, M: Map> {
     /// What it is to do.
     pub requests: Sender<StoreRequest<M>>,
     /// What it has done.
     pub events: Receiver<StoreEvent<M>>,
     /// Told once.
     pub opened: Receiver<Opened<M>>,
+    /// The ways to cores that take connections.
+    pub fronts: Vec<FrontEnds<H>>,
 }
 
 /// The store: opens the database, tells home, and serves it until home is gone or the file fails.
@@ -121,15 +118,11 @@ pub async fn home<H: Host, M: Map, T: Transport<H>>(
     stop: Stop,
     config: Arc<Config>,
     paths: Paths,
-    mut channels: Channels<M>,
+    mut channels: Channels<H, M>,
     clients_max: usize,
     transport: T,
 ) -> Result<(), String> {
-    let has_http_ports = !config.listen_client_http_urls.is_empty();
-    let client_port = if has_http_ports { Port::Grpc } else { Port::Clients };
-    let mut listeners = listen(&host, &config.listen_client_urls, client_port)?;
-    listeners.extend(listen(&host, &config.listen_client_http_urls, Port::Http)?);
-    listeners.extend(listen(&host, &config.listen_metrics_urls, Port::Metrics)?);
+    let listeners = clients::listen_all(&host, &config)?;
     let began = host.now();
     let mut report = match channels.opened.receive().await {
         Some(opened) => opened?,
@@ -170,17 +163,28 @@ pub async fn home<H: Host, M: Map, T: Transport<H>>(
     let stop_notify = Rc::new(Notify::new());
     let ready = Rc::new(Notify::new());
     spawn_stop(&host, stop.clone(), stop_notify.clone(), desk.clone(), config.clone());
-    spawn_accept(
+    let fronts = Rc::new(clients::fronts(
+        &host,
+        &desk,
+        &watches,
+        channels.fronts,
+        config.home_connections,
+    ));
+    let surface = Surface {
+        config: config.clone(),
+        clients_max,
+        process_facts: paths.process_facts,
+        desk: desk.clone(),
+        pump,
+    };
+    clients::spawn_accept(
         &host,
         &stop,
-        &config,
-        clients_max,
-        &desk,
-        &pump,
+        surface,
         &watches,
+        fronts.clone(),
         ready.clone(),
         listeners,
-        paths.process_facts,
     );
 
     let home = Home {
@@ -217,7 +221,9 @@ pub async fn home<H: Host, M: Map, T: Transport<H>>(
         ready,
         stop: stop_notify,
     };
-    let ended = run_home(home).await.map_err(|fault| match fault {
+    let ended = run_home(home).await;
+    fronts.end(&host).await;
+    let ended = ended.map_err(|fault| match fault {
         // The store knows its file by no name.
         Fault::Store(fault) => format!("{}: {fault}", database.display()),
         fault => fault.to_string(),
@@ -228,9 +234,9 @@ pub async fn home<H: Host, M: Map, T: Transport<H>>(
 }
 
 /// Rewrites the database before anything uses it, if that frees enough (`--bootstrap-defrag-threshold-megabytes`).
-async fn defragment_first<M: Map>(
+async fn defragment_first<H: Host, M: Map>(
     config: &Config,
-    channels: &mut Channels<M>,
+    channels: &mut Channels<H, M>,
     report: &mut CommitReport<M>,
 ) -> Result<(), String> {
     let Some(threshold) = config.bootstrap_defrag_threshold_bytes.filter(|bytes| *bytes > 0) else {
@@ -372,35 +378,6 @@ fn founders(config: &Config) -> Vec<(String, Vec<String>)> {
     founders.map(|(name, urls)| (name.clone(), texts(urls))).collect()
 }
 
-type Listeners<H> = Vec<(<<H as Host>::Net as Net>::Listener, Port, String)>;
-
-fn listen<H: Host>(host: &H, urls: &[Url], port: Port) -> Result<Listeners<H>, String> {
-    let mut listeners = Vec::new();
-    for url in urls {
-        let mut addresses: Vec<_> = match url.socket_address() {
-            Some(address) => vec![address],
-            None => url
-                .host_port()
-                .to_socket_addrs()
-                .map_err(|error| format!("{}: {error}", url.as_str()))?
-                .collect(),
-        };
-        addresses.dedup();
-        // Of a name's addresses one is enough, as Go's listener takes one; IPv4 first.
-        addresses.sort_by_key(|address| !address.is_ipv4());
-        let address = addresses
-            .first()
-            .ok_or_else(|| format!("{}: no address", url.as_str()))?;
-        let listener = host.net().listen(*address).map_err(|error| match error.kind() {
-            std::io::ErrorKind::AddrInUse => format!("listen tcp {address}: bind: address already in use"),
-            // It names the address itself.
-            _ => error.to_string(),
-        })?;
-        listeners.push((listener, port, address.to_string()));
-    }
-    Ok(listeners)
-}
-
 fn spawn_stop<H: Host>(host: &H, stop: Stop, stop_notify: Rc<Notify>, desk: Rc<Desk>, config: Arc<Config>) {
     let task_host = host.clone();
     host.spawn(async move {
@@ -408,80 +385,5 @@ fn spawn_stop<H: Host>(host: &H, stop: Stop, stop_notify: Rc<Notify>, desk: Rc<D
         lines::closing(&config, "closing etcd server");
         desk.close_all();
         stop_notify.notify();
-    });
-}
-
-#[allow(clippy::too_many_arguments)]
-fn spawn_accept<H: Host>(
-    host: &H,
-    stop: &Stop,
-    config: &Config,
-    clients_max: usize,
-    desk: &Rc<Desk>,
-    pump: &Rc<Pump>,
-    watches: &Rc<Watches>,
-    ready: Rc<Notify>,
-    listeners: Listeners<H>,
-    process_facts: fn() -> ProcessFacts,
-) {
-    let wire = ServerOptions {
-        message_bytes_max: config
-            .request_bytes_max
-            .saturating_add(crate::limits::GRPC_OVERHEAD_BYTES),
-        http_body_bytes_max: config
-            .request_bytes_max
-            .saturating_add(crate::limits::GRPC_OVERHEAD_BYTES),
-        concurrent_streams_max: config.concurrent_streams_max,
-        keepalive_time_min: config.grpc_keepalive_min_time,
-        keepalive_interval: config.grpc_keepalive_interval.unwrap_or(Duration::ZERO),
-        keepalive_timeout: config.grpc_keepalive_timeout,
-        ..ServerOptions::default()
-    };
-    let pages = |port| Pages {
-        command_line: std::env::args().collect(),
-        fd_limit: clients_max as u64,
-        port,
-        metrics_level: config.metrics,
-        cors: config.cors.clone(),
-        host_whitelist: config.host_whitelist.clone(),
-        process_facts,
-    };
-    let service = |port| {
-        Rc::new(Service {
-            wire: wire.clone(),
-            txn_operations_max: config.txn_operations_max,
-            slow: SlowAfter {
-                read: config.warning_apply_duration,
-                unary: config.warning_unary_request_duration,
-            },
-            desk: desk.clone(),
-            pump: pump.clone(),
-            watches: watches.clone(),
-            http: pages(port),
-        })
-    };
-    let listeners: Vec<_> = listeners
-        .into_iter()
-        .map(|(listener, port, address)| (listener, service(port), address))
-        .collect();
-    let (task_host, stop) = (host.clone(), stop.clone());
-    host.spawn(async move {
-        ready.notified().await;
-        info!("ready to serve client requests");
-        let scratch = Rc::new(Scratch::new(READ_BYTES));
-        for (listener, service, address) in listeners {
-            lines::serving(service.http.port, &address);
-            let (host, stop, scratch) = (task_host.clone(), stop.clone(), scratch.clone());
-            task_host.spawn(async move {
-                let config = AcceptConfig {
-                    connections_max: clients_max,
-                };
-                let serving = host.clone();
-                serve(&host, listener, config, &stop, move |stream, _| {
-                    serve_connection(serving.clone(), stream, service.clone(), scratch.clone())
-                })
-                .await;
-            });
-        }
     });
 }

@@ -330,6 +330,7 @@ impl SimNet {
 impl Net for SimNet {
     type Listener = SimListener;
     type Stream = SimStream;
+    type Moved = SimStream;
 
     fn listen(&self, address: SocketAddr) -> io::Result<SimListener> {
         let ip = if address.ip().is_unspecified() {
@@ -382,6 +383,14 @@ impl Net for SimNet {
             }
             self.pause(RETRY_NANOS).await;
         }
+    }
+
+    fn release(&self, stream: SimStream) -> io::Result<SimStream> {
+        Ok(stream)
+    }
+
+    fn adopt(&self, moved: SimStream) -> io::Result<SimStream> {
+        Ok(moved)
     }
 }
 

@@ -378,12 +378,21 @@ pub(crate) struct NoNet(Infallible);
 impl Net for TestHost {
     type Listener = NoNet;
     type Stream = NoNet;
+    type Moved = NoNet;
 
     fn listen(&self, _address: SocketAddr) -> io::Result<NoNet> {
         Err(io::ErrorKind::Unsupported.into())
     }
     async fn connect(&self, _address: SocketAddr) -> io::Result<NoNet> {
         Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn release(&self, stream: NoNet) -> io::Result<NoNet> {
+        Ok(stream)
+    }
+
+    fn adopt(&self, moved: NoNet) -> io::Result<NoNet> {
+        Ok(moved)
     }
 }
 

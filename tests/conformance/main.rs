@@ -1,4 +1,5 @@
-//! One body per behaviour. Each runs on ringd, and on a real etcd when `ETCD_BIN` names one: that run judges the bodies.
+//! One body per behaviour. Each runs on ringd, on ringd with its connections on another core, and on a real etcd when
+//! `ETCD_BIN` names one: that run judges the bodies.
 //!
 //! Bodies run either on a standing server, one at a time, so that they may count revisions; or on a fresh server of
 //! their own with flags of their own. Where etcd 3.6 differs from 3.5 on purpose, ringd answers as 3.6, and the body states both.
@@ -18,6 +19,11 @@ macro_rules! bodies {
             use crate::{run, support::process::Program::Ringd};
             $($(#[test] fn $standing() { run::standing(Ringd, stringify!($standing), super::$standing); })*)?
             $($(#[test] fn $fresh() { run::fresh(Ringd, stringify!($fresh), &[$($($flag),*)?], super::$fresh); })*)?
+        }
+        mod on_fronts {
+            use crate::{run, support::process::Program::Fronts};
+            $($(#[test] fn $standing() { run::standing(Fronts, stringify!($standing), super::$standing); })*)?
+            $($(#[test] fn $fresh() { run::fresh(Fronts, stringify!($fresh), &[$($($flag),*)?], super::$fresh); })*)?
         }
         mod on_etcd {
             use crate::{run, support::process::Program::Etcd};

@@ -6,6 +6,7 @@ use std::{
     path::PathBuf,
     rc::Rc,
     sync::{Mutex, MutexGuard, OnceLock},
+    thread,
     time::Duration,
 };
 
@@ -53,11 +54,13 @@ fn run_body<F: Future<Output = ()>>(
 }
 
 fn skipped(program: Program, name: &str) -> bool {
-    let absent = program.path().is_none();
-    if absent {
-        println!("skipped {name}: ETCD_BIN does not name a real etcd");
-    }
-    absent
+    let reason = match program {
+        Program::Fronts if thread::available_parallelism().is_ok_and(|cores| cores.get() == 1) => "there is one core",
+        _ if program.path().is_none() => "ETCD_BIN does not name a real etcd",
+        _ => return false,
+    };
+    println!("skipped {name}: {reason}");
+    true
 }
 
 /// Roots of the standing servers' files, removed at exit.
@@ -65,9 +68,11 @@ static STANDING_ROOTS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
 fn standing_server(program: Program) -> MutexGuard<'static, Process> {
     static RINGD: OnceLock<Mutex<Process>> = OnceLock::new();
+    static FRONTS: OnceLock<Mutex<Process>> = OnceLock::new();
     static ETCD: OnceLock<Mutex<Process>> = OnceLock::new();
     let slot = match program {
         Program::Ringd => &RINGD,
+        Program::Fronts => &FRONTS,
         Program::Etcd => &ETCD,
     };
     let server = slot.get_or_init(|| {

@@ -33,6 +33,7 @@ pub struct ServerOptions {
     election_timeout: Duration,
     segment_bytes: u64,
     job_commit_interval: Duration,
+    fronts: usize,
 }
 
 impl ServerOptions {
@@ -55,6 +56,7 @@ impl ServerOptions {
             format!("--wal-sync={}", ["auto", "dsync", "fdatasync"][random.index(3)]),
             format!("--compaction-batch-limit={}", [1, 3, 20, 1000][random.index(4)]),
             format!("--compaction-sleep-interval={}ms", [1, 10, 50][random.index(3)]),
+            format!("--home-connections={}", random.below(4)),
             format!("--watch-progress-notify-interval={}ms", 100 + random.below(1500)),
         ];
         if random.chance(0.3) {
@@ -65,6 +67,7 @@ impl ServerOptions {
             election_timeout: Duration::from_millis(heartbeat_ms * 10),
             segment_bytes: 4096 * (4 + random.below(120)),
             job_commit_interval: Duration::from_millis([1, 20, 100][random.index(3)]),
+            fronts: [0, 0, 1, 2][random.index(4)],
         }
     }
 
@@ -86,6 +89,7 @@ impl ServerOptions {
             segment_bytes,
             election_timeout: Duration::from_secs(1),
             job_commit_interval: Duration::from_millis(100),
+            fronts: 0,
         }
     }
 
@@ -192,11 +196,6 @@ impl Server {
                 ..WalOptions::default()
             },
         };
-        let channels = Channels {
-            requests: request_sender,
-            events: event_receiver,
-            opened: opened_receiver,
-        };
         let server = Server {
             host: host.clone(),
             stop: Stop::new(),
@@ -214,10 +213,30 @@ impl Server {
         host.spawn(async move {
             store.await;
         });
+        let config = Arc::new(config);
+        let mut channels = Channels {
+            requests: request_sender,
+            events: event_receiver,
+            opened: opened_receiver,
+            fronts: Vec::new(),
+        };
+        for _ in 0..options.fronts {
+            let (ends, front_channels) = server::front_ends::<SimHost>();
+            channels.fronts.push(ends);
+            let (stop, config) = (server.stop.clone(), config.clone());
+            host.spawn(server::front(
+                host.clone(),
+                stop,
+                config,
+                front_channels,
+                1000,
+                ProcessFacts::default,
+            ));
+        }
         let home = server::home(
             host.clone(),
             server.stop.clone(),
-            Arc::new(config),
+            config,
             paths,
             channels,
             1000,

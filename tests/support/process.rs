@@ -31,6 +31,8 @@ const START_ATTEMPTS: u32 = 4;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Program {
     Ringd,
+    /// ringd with all of its connections on a core of their own.
+    Fronts,
     Etcd,
 }
 
@@ -38,7 +40,7 @@ impl Program {
     /// The executable; `None` when it is not at hand (`ETCD_BIN` names a real etcd).
     pub fn path(self) -> Option<PathBuf> {
         match self {
-            Program::Ringd => Some(
+            Program::Ringd | Program::Fronts => Some(
                 env::var_os("RINGD_BIN")
                     .map(PathBuf::from)
                     .unwrap_or_else(|| env!("CARGO_BIN_EXE_ringd").into()),
@@ -50,7 +52,16 @@ impl Program {
     pub fn name(self) -> &'static str {
         match self {
             Program::Ringd => "ringd",
+            Program::Fronts => "ringd-with-fronts",
             Program::Etcd => "etcd",
+        }
+    }
+
+    /// Flags that make it what it is.
+    fn own_flags(self) -> &'static [&'static str] {
+        match self {
+            Program::Fronts => &["--fronts=1", "--home-connections=0"],
+            Program::Ringd | Program::Etcd => &[],
         }
     }
 }
@@ -167,6 +178,7 @@ impl Process {
             .arg(format!("--listen-peer-urls={peer_url}"))
             .arg("--initial-advertise-peer-urls=http://127.0.0.1:2380")
             .arg("--initial-cluster=default=http://127.0.0.1:2380")
+            .args(self.program.own_flags())
             .args(&self.flags)
             .env_clear()
             .env("PATH", env::var_os("PATH").unwrap_or_default())

@@ -357,6 +357,7 @@ pub(super) struct NoSocket;
 impl Net for NoNet {
     type Listener = NoSocket;
     type Stream = NoSocket;
+    type Moved = NoSocket;
 
     fn listen(&self, _address: SocketAddr) -> io::Result<NoSocket> {
         Err(io::ErrorKind::Unsupported.into())
@@ -364,6 +365,14 @@ impl Net for NoNet {
 
     async fn connect(&self, _address: SocketAddr) -> io::Result<NoSocket> {
         Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn release(&self, stream: NoSocket) -> io::Result<NoSocket> {
+        Ok(stream)
+    }
+
+    fn adopt(&self, moved: NoSocket) -> io::Result<NoSocket> {
+        Ok(moved)
     }
 }
 
