@@ -28,6 +28,8 @@ pub enum Planted {
     EventDropped,
     /// A watcher that is behind is told of each change twice.
     EventTwice,
+    /// A log whose head is there without the entries that found its cluster is taken as it is.
+    FoundingCutShort,
     /// A member goes on to end leases by its own clock when it leads no longer.
     LeaseByFollower,
     /// Leases end a second early.
