@@ -171,12 +171,15 @@ async fn ask(recorder: &Recorder, client: &Client, request: Request) -> bool {
         }),
         other => unreachable!("nobody asks for {other:?}"),
     };
-    let result = result.map_err(|status| match status.code {
-        Code::Unavailable | Code::Unknown | Code::Canceled => Failure::Unknown(status.message),
-        code => Failure::Refused(WireStatus {
-            code,
+    let result = result.map_err(|status| {
+        let told = WireStatus {
+            code: status.code,
             message: status.message.into(),
-        }),
+        };
+        match status.code {
+            Code::Unavailable | Code::Unknown | Code::Canceled => Failure::Unsettled(told),
+            _ => Failure::Refused(told),
+        }
     });
     recorder.finish(number, result);
     !matches!(recorder.history().ops[number].outcome, Outcome::Unknown)
