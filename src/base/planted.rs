@@ -22,6 +22,8 @@ pub enum Planted {
     CompactionCutShort,
     /// A compaction takes what is still readable.
     CompactionGreedy,
+    /// Watchers hear of a compaction before they are told what was changed in the same turn.
+    CompactionToldFirst,
     /// What is committed while a file is defragmented is missing from its successor.
     DefragmentForgets,
     /// A watcher that is behind misses the last change of each piece of history.

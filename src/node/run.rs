@@ -7,6 +7,7 @@ use crate::{
     backend::{StoreEvent, StoreOptions, StoreRequest},
     config::{ClusterState, Config},
     host::mailbox,
+    limits::Limits,
     ops::process::{ProcTexts, ProcessFacts},
     peer::Alone,
     ring::{FileMap, placement, probe},
@@ -56,6 +57,7 @@ pub fn run(config: Config, stop: &Stop, clients_max: usize) -> Result<(), String
         wal: directory.wal().to_path_buf(),
         snap: directory.snap(),
         wal_options: WalOptions::default(),
+        limits: Limits::DEFAULT,
         process_facts,
     };
     let wal_directory = paths.wal.clone();

@@ -11,7 +11,7 @@ use slab::Slab;
 use crate::{
     base::Monotonic,
     host::Notify,
-    limits,
+    limits::Limits,
     ops::{Counters, Gauges, health::Answer},
     propose::{Call, Method, Reply, Request, Ticket},
     rpc::http::MemberView,
@@ -30,6 +30,7 @@ pub struct Desk {
     health_checks: RefCell<Vec<(&'static str, &'static str, bool)>>,
     /// Whether a connection has room again that a long answer waits for.
     room_made: Cell<bool>,
+    limits: Limits,
 }
 
 /// What waits for one connection.
@@ -54,6 +55,11 @@ pub struct Outbox {
 impl Desk {
     /// A desk without connections.
     pub fn new() -> Desk {
+        Desk::with_limits(Limits::DEFAULT)
+    }
+
+    /// As [`Desk::new`], with other bounds of what waits for a connection.
+    pub fn with_limits(limits: Limits) -> Desk {
         Desk {
             calls: RefCell::default(),
             replica: Rc::default(),
@@ -64,7 +70,13 @@ impl Desk {
             gauges: RefCell::default(),
             health_checks: RefCell::default(),
             room_made: Cell::new(false),
+            limits,
         }
+    }
+
+    /// The bounds of what waits for a connection.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     /// What is known of the member as a whole.
@@ -230,7 +242,7 @@ impl Desk {
 
     /// A connection has sent what it could, or is gone: wakes the replica if that is what a long answer waits for.
     pub fn make_room(&self, outbox: &Outbox) {
-        if outbox.awaits_room.get() && outbox.unsent_bytes.get() <= limits::LIST_UNSENT_BYTES_MAX {
+        if outbox.awaits_room.get() && outbox.unsent_bytes.get() <= self.limits.list_unsent_bytes_max {
             outbox.awaits_room.set(false);
             self.room_made.set(true);
             self.replica.notify();

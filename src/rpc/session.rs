@@ -183,7 +183,7 @@ impl Session {
             .report(deadlines.into_iter().flatten().min(), self.wire.queued_bytes_total());
         for call in self
             .outbox
-            .take_deferred(crate::limits::CONNECTION_UNSENT_BYTES_MAX / 2)
+            .take_deferred(self.service.desk.limits().connection_unsent_bytes_max / 2)
         {
             self.service.desk.submit(call);
         }

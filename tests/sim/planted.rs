@@ -78,6 +78,7 @@ mod here {
     const OF_SEVERAL: &[Bug] = &[
         (AppendAnsweredEarly, 13, 40),
         (ApplyByClock, 1, 5),
+        (CompactionToldFirst, 41, 200),
         (LeaseByFollower, 50, 120),
         (ReadBeforeApplied, 6, 30),
         (ReadUnconfirmed, 78, 200),
