@@ -6,6 +6,7 @@ use std::hint::black_box;
 use bytes::{Bytes, BytesMut};
 use ringd::{
     base::{LeaseId, Revision},
+    limits::Limits,
     mvcc::{Event, EventKind, Record},
     watch::{ResponseIdentity, StreamId, WatchHub, WatchLimits, WatchSpec},
 };
@@ -16,7 +17,7 @@ fn hub() -> WatchHub {
         member_id: u64::MAX / 5,
         raft_term: 7,
     };
-    WatchHub::new(identity, WatchLimits::new(1_572_864), 1, -1, 1)
+    WatchHub::new(identity, WatchLimits::new(1_572_864, &Limits::DEFAULT), 1, -1, 1)
 }
 
 fn put(key: &Bytes, main: i64) -> Event {

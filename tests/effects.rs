@@ -62,6 +62,60 @@ fn snapshot_files_batches_and_broken_streams_are_counted() {
     });
 }
 
+/// How often a thread of the process has gone to sleep.
+fn sleeps_of(process: &Process, thread: &str) -> u64 {
+    let tasks = format!("/proc/{}/task", process.pid().expect("it runs"));
+    let mut statuses = fs::read_dir(tasks).expect("its threads").filter_map(|task| {
+        let directory = task.expect("a thread").path();
+        let name = fs::read_to_string(directory.join("comm")).ok()?;
+        let status = fs::read_to_string(directory.join("status")).ok()?;
+        (name.trim() == thread).then_some(status)
+    });
+    let status = statuses.next().unwrap_or_else(|| panic!("a thread {thread}"));
+    let count = status
+        .lines()
+        .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    count.and_then(|count| count.trim().parse().ok()).expect("a count")
+}
+
+#[test]
+fn fronts_take_connections_and_a_scrape_adds_up_what_all_cores_counted() {
+    const PUTS: &str = "grpc_server_handled_total{grpc_code=\"OK\",grpc_method=\"Put\",grpc_service=\"etcdserverpb.KV\",grpc_type=\"unary\"}";
+    if std::thread::available_parallelism().is_ok_and(|cores| cores.get() == 1) {
+        return println!("skipped: there is one core");
+    }
+    let process = Process::start(Program::Ringd, &["--fronts=1", "--home-connections=1"]);
+    let world: Rc<dyn World> = Rc::new(Plain {
+        address: process.address(),
+    });
+    on_this_thread(async {
+        // The connection with which the start was awaited may be home's a moment longer.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let at_home = client(&process).await;
+        at_home.put("first", "1").await;
+        let idle = sleeps_of(&process, "front-0");
+        let elsewhere = client(&process).await;
+        for number in 0..50 {
+            elsewhere.put("key", number.to_string()).await;
+        }
+        let slept = sleeps_of(&process, "front-0") - idle;
+        assert!(
+            slept >= 25,
+            "a core that serves 50 puts one by one has slept {slept} times between them"
+        );
+        for number in 0..50 {
+            at_home.put("key", number.to_string()).await;
+        }
+        assert_eq!(elsewhere.get("key").await.kvs[0].value, "49");
+        // A core's counts are a second old at most, its own in its own scrapes.
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while metric(&world, PUTS).await != 101.0 {
+            assert!(Instant::now() < deadline, "{} puts counted", metric(&world, PUTS).await);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    });
+}
+
 /// A line of the process's status, in KiB.
 fn status_kib(process: &Process, name: &str) -> u64 {
     let path = format!("/proc/{}/status", process.pid().expect("it runs"));

@@ -11,7 +11,7 @@ use ringd::{
     base::{ClusterId, LeaseId, LogIndex, MemberId, Monotonic, Revision, Term},
     host::{Host, mailbox},
     lease::LessorConfig,
-    limits::BACKEND_BATCH_OPERATIONS_MAX,
+    limits::{BACKEND_BATCH_OPERATIONS_MAX, Limits},
     member::Membership,
     mvcc::{Event, EventKind, PreviousRecords, RangeQuery, Record, RecordKind, RecordSink, Records, Span, Store},
     raft::{Consensus, MemoryLog, Timing},
@@ -360,7 +360,7 @@ fn watch(count: u64, watchers: u64, told: u64) -> u64 {
         member_id: u64::MAX / 5,
         raft_term: 7,
     };
-    let mut hub = WatchHub::new(identity, WatchLimits::new(1_572_864), 1, -1, 1);
+    let mut hub = WatchHub::new(identity, WatchLimits::new(1_572_864, &Limits::DEFAULT), 1, -1, 1);
     let keys = watchers / told;
     for number in 0..watchers {
         let stream = hub.open_stream();

@@ -22,12 +22,16 @@ pub enum Planted {
     CompactionCutShort,
     /// A compaction takes what is still readable.
     CompactionGreedy,
+    /// Watchers hear of a compaction before they are told what was changed in the same turn.
+    CompactionToldFirst,
     /// What is committed while a file is defragmented is missing from its successor.
     DefragmentForgets,
     /// A watcher that is behind misses the last change of each piece of history.
     EventDropped,
     /// A watcher that is behind is told of each change twice.
     EventTwice,
+    /// A log whose head is there without the entries that found its cluster is taken as it is.
+    FoundingCutShort,
     /// A member goes on to end leases by its own clock when it leads no longer.
     LeaseByFollower,
     /// Leases end a second early.

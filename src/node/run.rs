@@ -7,6 +7,7 @@ use crate::{
     backend::{StoreEvent, StoreOptions, StoreRequest},
     config::{ClusterState, Config},
     host::mailbox,
+    limits::Limits,
     ops::process::{ProcTexts, ProcessFacts},
     peer::Alone,
     ring::{FileMap, RingHost, placement, probe},
@@ -56,6 +57,7 @@ pub fn run(config: Config, stop: &Stop, clients_max: usize) -> Result<(), String
         wal: directory.wal().to_path_buf(),
         snap: directory.snap(),
         wal_options: WalOptions::default(),
+        limits: Limits::DEFAULT,
         process_facts,
     };
     let wal_directory = paths.wal.clone();
@@ -65,7 +67,17 @@ pub fn run(config: Config, stop: &Stop, clients_max: usize) -> Result<(), String
         cores.fronts.iter().map(|_| server::front_ends::<RingHost>()).unzip();
     let fronts = front_channels.into_iter().map(|channels| {
         let config = config.clone();
-        move |host, stop| server::front(host, stop, config, channels, clients_max, process_facts)
+        move |host, stop| {
+            server::front(
+                host,
+                stop,
+                config,
+                channels,
+                clients_max,
+                process_facts,
+                Limits::DEFAULT,
+            )
+        }
     });
     let fronts: Vec<_> = fronts.collect();
     let node = super::start(

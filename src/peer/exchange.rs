@@ -18,7 +18,7 @@ use super::{
 use crate::{
     base::{ClusterId, MemberId},
     host::Notify,
-    limits,
+    limits::Limits,
 };
 
 /// Another member, as a transport has to know it.
@@ -77,6 +77,7 @@ impl Drop for Receipt {
 
 /// Who sends what to whom.
 pub struct Exchange {
+    limits: Limits,
     member_id: MemberId,
     cluster_id: ClusterId,
     links: RefCell<BTreeMap<MemberId, Rc<Link>>>,
@@ -101,8 +102,9 @@ struct Link {
 
 impl Exchange {
     /// An exchange without peers; `replica` is raised when there is news.
-    pub fn new(member_id: MemberId, cluster_id: ClusterId, replica: Rc<Notify>) -> Exchange {
+    pub fn new(member_id: MemberId, cluster_id: ClusterId, replica: Rc<Notify>, limits: Limits) -> Exchange {
         Exchange {
+            limits,
             member_id,
             cluster_id,
             links: RefCell::default(),
@@ -135,7 +137,7 @@ impl Exchange {
                 moved => {
                     moved.into_iter().for_each(|link| self.give_up(&link));
                     is_changed = true;
-                    Rc::new(Link::new(peer))
+                    Rc::new(Link::new(peer, self.limits))
                 }
             };
             links.insert(link.peer.id, link);
@@ -169,7 +171,7 @@ impl Exchange {
         let Some(link) = self.links.borrow().get(&to).cloned() else {
             return self.snapshot_refused(to);
         };
-        if self.snapshots_in_flight.get() >= limits::PEER_SNAPSHOTS_MAX {
+        if self.snapshots_in_flight.get() >= self.limits.peer_snapshots_max {
             return self.snapshot_refused(to);
         }
         self.snapshots_in_flight.set(self.snapshots_in_flight.get() + 1);
@@ -249,8 +251,8 @@ impl Exchange {
         let weight = weight(&message);
         let has_room = {
             let news = self.news.borrow();
-            news.len() < limits::PEER_INBOX_MESSAGES_MAX
-                && (news.is_empty() || self.news_bytes.get() + weight <= limits::PEER_INBOX_BYTES_MAX)
+            news.len() < self.limits.peer_inbox_messages_max
+                && (news.is_empty() || self.news_bytes.get() + weight <= self.limits.peer_inbox_bytes_max)
         };
         let is_known = self.links.borrow().contains_key(&MemberId(message.from));
         let is_taken = has_room && is_known && message.to == self.member_id.0;
@@ -282,7 +284,7 @@ impl Exchange {
 
     /// Another member asks. What this one has to say; `None` if nothing.
     pub async fn answer(&self, question: Question) -> Option<Answer> {
-        if self.news.borrow().len() >= limits::PEER_INBOX_MESSAGES_MAX {
+        if self.news.borrow().len() >= self.limits.peer_inbox_messages_max {
             return None;
         }
         let asker = Asker::default();
@@ -316,7 +318,7 @@ impl Exchange {
     fn give_up(&self, link: &Link) {
         link.is_removed.set(true);
         link.filled.notify();
-        let waiting = std::mem::take(&mut *link.outbox.borrow_mut());
+        let waiting = link.outbox.replace(Outbox::new(self.limits));
         if waiting.has_snapshot() {
             self.snapshot_ended(link.peer.id, false);
         }
@@ -329,10 +331,10 @@ impl Exchange {
 }
 
 impl Link {
-    fn new(peer: Peer) -> Link {
+    fn new(peer: Peer, limits: Limits) -> Link {
         Link {
             peer,
-            outbox: RefCell::default(),
+            outbox: RefCell::new(Outbox::new(limits)),
             filled: Notify::new(),
             is_removed: Cell::new(false),
             is_loss_told: Cell::new(false),
@@ -364,7 +366,7 @@ mod tests {
     use crate::host::mailbox;
 
     fn exchange(peers: &[u64]) -> Exchange {
-        let exchange = Exchange::new(MemberId(1), ClusterId(9), Rc::default());
+        let exchange = Exchange::new(MemberId(1), ClusterId(9), Rc::default(), Limits::DEFAULT);
         set_peers(&exchange, peers);
         exchange
     }
@@ -409,7 +411,7 @@ mod tests {
         assert!(exchange.deliver(message(2, 1, 10)));
         assert!(!exchange.deliver(message(4, 1, 10)), "nobody knows 4");
         assert!(!exchange.deliver(message(2, 3, 10)), "it is for another");
-        assert!(exchange.deliver(message(3, 1, limits::PEER_INBOX_BYTES_MAX - 1_000)));
+        assert!(exchange.deliver(message(3, 1, Limits::DEFAULT.peer_inbox_bytes_max - 1_000)));
         assert!(!exchange.deliver(message(3, 1, 1_000)), "there is no room");
         assert_eq!(drain(&exchange), ["message from 2", "message from 3"]);
         assert!(exchange.deliver(message(3, 1, 1_000)));
@@ -419,7 +421,7 @@ mod tests {
     #[test]
     fn a_loss_is_told_once_until_raft_has_heard() {
         let exchange = exchange(&[2, 3]);
-        let too_many = (0..limits::PEER_QUEUE_MESSAGES_MAX + 5).map(|_| message(1, 2, 1));
+        let too_many = (0..Limits::DEFAULT.peer_queue_messages_max + 5).map(|_| message(1, 2, 1));
         exchange.send(too_many);
         exchange.lost(MemberId(3));
         exchange.lost(MemberId(7));

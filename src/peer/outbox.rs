@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use raft::eraftpb::{Message, MessageType};
 
 use super::{Parcel, Question};
-use crate::limits;
+use crate::limits::Limits;
 
 /// What is sent to a member.
 pub enum Letter {
@@ -22,8 +22,8 @@ pub enum Letter {
 }
 
 /// What waits for one member.
-#[derive(Default)]
 pub struct Outbox {
+    limits: Limits,
     messages: VecDeque<Message>,
     bytes: usize,
     questions: VecDeque<(u64, Question)>,
@@ -39,6 +39,17 @@ pub(super) fn weight(message: &Message) -> usize {
 }
 
 impl Outbox {
+    /// Nothing waits.
+    pub fn new(limits: Limits) -> Outbox {
+        Outbox {
+            limits,
+            messages: VecDeque::new(),
+            bytes: 0,
+            questions: VecDeque::new(),
+            snapshot: None,
+        }
+    }
+
     /// Takes a message in; `false` if there is no room, and it is dropped.
     pub fn push(&mut self, message: Message) -> bool {
         if let Some(last) = self.messages.back_mut()
@@ -48,8 +59,8 @@ impl Outbox {
             return true;
         }
         let weight = weight(&message);
-        let has_room = self.messages.len() < limits::PEER_QUEUE_MESSAGES_MAX
-            && (self.messages.is_empty() || self.bytes + weight <= limits::PEER_QUEUE_BYTES_MAX);
+        let has_room = self.messages.len() < self.limits.peer_queue_messages_max
+            && (self.messages.is_empty() || self.bytes + weight <= self.limits.peer_queue_bytes_max);
         if has_room {
             self.bytes += weight;
             self.messages.push_back(message);
@@ -64,7 +75,7 @@ impl Outbox {
 
     /// Takes a question in; `false` if there is no room, and it is dropped.
     pub fn push_question(&mut self, number: u64, question: Question) -> bool {
-        let has_room = self.questions.len() < limits::QUESTIONS_PENDING_MAX;
+        let has_room = self.questions.len() < self.limits.questions_pending_max;
         if has_room {
             self.questions.push_back((number, question));
         }
@@ -150,16 +161,16 @@ mod tests {
 
     #[test]
     fn what_a_slow_member_does_not_take_is_dropped_at_the_bounds() {
-        let mut outbox = Outbox::default();
-        for _ in 0..limits::PEER_QUEUE_MESSAGES_MAX {
+        let mut outbox = Outbox::new(Limits::DEFAULT);
+        for _ in 0..Limits::DEFAULT.peer_queue_messages_max {
             assert!(outbox.push(append(1)));
         }
         assert!(!outbox.push(append(1)));
-        assert_eq!(popped(&mut outbox).len(), limits::PEER_QUEUE_MESSAGES_MAX);
+        assert_eq!(popped(&mut outbox).len(), Limits::DEFAULT.peer_queue_messages_max);
         assert!(outbox.is_empty() && outbox.bytes == 0);
 
         assert!(
-            outbox.push(append(2 * limits::PEER_QUEUE_BYTES_MAX)),
+            outbox.push(append(2 * Limits::DEFAULT.peer_queue_bytes_max)),
             "one is always taken"
         );
         assert!(!outbox.push(append(1)));
@@ -167,7 +178,7 @@ mod tests {
 
     #[test]
     fn the_newest_progress_takes_the_place_of_the_one_before() {
-        let mut outbox = Outbox::default();
+        let mut outbox = Outbox::new(Limits::DEFAULT);
         for message in [
             progress(1, 5, false),
             progress(1, 6, false),
@@ -183,7 +194,7 @@ mod tests {
 
     #[test]
     fn a_snapshot_waits_behind_the_messages_and_alone() {
-        let mut outbox = Outbox::default();
+        let mut outbox = Outbox::new(Limits::DEFAULT);
         let parcel = |index| Parcel {
             message: progress(1, index, false),
             database: mailbox(1).1,

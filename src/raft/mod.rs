@@ -18,7 +18,7 @@ use crate::{
         LogIndex, MemberId, Term,
         planted::{Planted, is_planted},
     },
-    limits,
+    limits::Limits,
     wire::proto::raftpb,
 };
 
@@ -30,7 +30,7 @@ const INFLIGHT_MESSAGES_MAX: usize = 512;
 const COMMITTED_BYTES_PER_CYCLE_MAX: u64 = 4 << 20;
 /// Bytes of entries that a leader takes ahead of what is committed: its own clients' and what followers pass on. Beyond,
 /// proposals are lost.
-const UNCOMMITTED_BYTES_MAX: u64 = 2 * limits::PROPOSALS_PENDING_BYTES_MAX as u64;
+const UNCOMMITTED_BYTES_MAX: u64 = 2 * Limits::DEFAULT.proposals_pending_bytes_max as u64;
 
 /// How the members time each other.
 #[derive(Clone, Copy, Debug)]

@@ -23,9 +23,6 @@ use crate::{
     wire::status::Status,
 };
 
-/// Keys that a range may have for it to be answered at once; longer ones go by slices.
-const KEYS_AT_ONCE_MAX: u64 = 256;
-
 /// What never changes in answers while a member runs.
 #[derive(Clone, Debug)]
 pub struct Facts {
@@ -119,9 +116,10 @@ fn range<M: Map>(
 ) -> Option<Result<Bytes, Reject>> {
     let state = replica.state();
     let query: RangeQuery<'_> = crate::apply::range_query(request);
+    let keys_at_once_max = replica.limits().list_at_once_keys_max;
     let is_short = request.range_end.is_empty()
         || (request.count_only && query.revision <= 0)
-        || state.store().count(query.span) <= KEYS_AT_ONCE_MAX && query.revision <= 0;
+        || state.store().count(query.span) <= keys_at_once_max && query.revision <= 0;
     if is_short {
         return Some(state.read_range(request));
     }

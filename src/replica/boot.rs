@@ -14,7 +14,10 @@ use super::{
 use crate::{
     apply::{self, EntryAt, State, StateConfig},
     backend::{Backend, Bucket},
-    base::{ClusterId, LogIndex, MemberId, Term},
+    base::{
+        ClusterId, LogIndex, MemberId, Term,
+        planted::{Planted, is_planted},
+    },
     host::{Host, Map},
     lease::LessorConfig,
     member::{self, ClusterVersion, Member, Membership},
@@ -171,7 +174,7 @@ async fn reopen<H: Host>(host: &H, options: &BootOptions, snapshots: &SnapshotFi
     let (member_id, cluster_id) = (MemberId(metadata.node_id()), ClusterId(metadata.cluster_id()));
     // A crash while the log was founded leaves its head, and not or only in part what comes first. Nobody was told
     // anything yet: it is written again.
-    if snapshot.is_none() && replay.hard_state.term == 0 {
+    if snapshot.is_none() && replay.hard_state.term == 0 && !is_planted(Planted::FoundingCutShort) {
         if options.cluster.founders().0 != Some(member_id) {
             return Err(Fault::NotAFounder);
         }

@@ -9,7 +9,6 @@ use super::{
 use crate::{
     host::{Host, Map},
     lease::REVOKES_PER_TICK,
-    limits::*,
 };
 
 /// Proposals of a member's own that may wait beside its clients': ended leases for as long as a proposal may take, which
@@ -20,34 +19,39 @@ const OWN_PROPOSALS_MAX: usize = 64 * REVOKES_PER_TICK;
 /// If something waits that should have been refused, held back or dropped.
 pub(super) fn check<H: Host, M: Map>(home: &Home<H, M>, progress: &Progress<M>) {
     let within = |what: &str, count: usize, max: usize| assert!(count <= max, "{count} {what}, of {max} at most");
-    let replica = &home.replica;
+    let (replica, limits) = (&home.replica, home.replica.limits());
     within(
         "proposals wait",
         replica.pending(),
-        PROPOSALS_PENDING_MAX + OWN_PROPOSALS_MAX,
+        limits.proposals_pending_max + OWN_PROPOSALS_MAX,
     );
-    let bytes_max = PROPOSALS_UNDER_WAY_BYTES_MAX + SMALL_WRITES_RESERVE_BYTES + replica.request_bytes_max();
+    let bytes_max =
+        limits.proposals_under_way_bytes_max + limits.small_writes_reserve_bytes + replica.request_bytes_max();
     within("bytes of proposals are under way", replica.waiting_bytes(), bytes_max);
     let (held, held_bytes) = progress.intake.held();
-    within("writes are held back", held, PROPOSALS_PENDING_MAX);
-    within("bytes of writes are held back", held_bytes, PROPOSALS_PENDING_BYTES_MAX);
+    within("writes are held back", held, limits.proposals_pending_max);
+    within(
+        "bytes of writes are held back",
+        held_bytes,
+        limits.proposals_pending_bytes_max,
+    );
     let Waiting { passed_on, taken_in } = progress.relay.waiting();
-    within("questions wait for the leader", passed_on, QUESTIONS_PENDING_MAX);
-    within("questions of others wait", taken_in, QUESTIONS_PENDING_MAX);
+    within("questions wait for the leader", passed_on, limits.questions_pending_max);
+    within("questions of others wait", taken_in, limits.questions_pending_max);
     within(
         "snapshots are on their way",
         home.exchange.snapshots_in_flight(),
-        PEER_SNAPSHOTS_MAX,
+        limits.peer_snapshots_max,
     );
     home.exchange.for_each_outbox(|messages, bytes, questions| {
-        within("messages wait for a member", messages, PEER_QUEUE_MESSAGES_MAX);
+        within("messages wait for a member", messages, limits.peer_queue_messages_max);
         // One is taken whatever its size.
         let bytes_max = if messages == 1 {
             usize::MAX
         } else {
-            PEER_QUEUE_BYTES_MAX
+            limits.peer_queue_bytes_max
         };
         within("bytes wait for a member", bytes, bytes_max);
-        within("questions wait for a member", questions, QUESTIONS_PENDING_MAX);
+        within("questions wait for a member", questions, limits.questions_pending_max);
     });
 }

@@ -33,7 +33,7 @@ use crate::{
         LeaseId, LogIndex, MemberId, Monotonic, Reject, RequestId, Term,
         planted::{Planted, is_planted},
     },
-    limits,
+    limits::Limits,
     propose::{Call, Part, Read, Reply, Request, RequestIds, Ticket, Waiters, Write},
     raft::Consensus,
     wal::{Batch, LogEncoder, WalSnapshot},
@@ -49,6 +49,8 @@ pub struct ReplicaOptions {
     pub request_bytes_max: usize,
     /// Time without a leader after which a member campaigns, at the earliest (`--election-timeout`).
     pub election_timeout: std::time::Duration,
+    /// What may wait.
+    pub limits: Limits,
 }
 
 /// Memory from which entries are cut. One allocation serves many; entries that came together go together when the log
@@ -194,17 +196,22 @@ impl<T: Tree> Replica<T> {
         outputs.replies.push((ticket, refusal(ticket, Reject::TooManyRequests)));
     }
 
+    /// What may wait, and what goes at once.
+    pub fn limits(&self) -> &Limits {
+        &self.options.limits
+    }
+
     /// Bytes of clients' writes on their way through the log.
     pub fn waiting_bytes(&self) -> usize {
         self.waiting_bytes
     }
 
     fn admit(&mut self, ticket: Ticket, mut write: Write, now: Monotonic) -> Result<(), Reject> {
-        let is_behind =
-            self.consensus.committed().0 > self.state.applied().index.0 + limits::COMMITTED_AHEAD_OF_APPLIED_MAX;
+        let is_behind = self.consensus.committed().0
+            > self.state.applied().index.0 + self.options.limits.committed_ahead_of_applied_max;
         if is_behind
-            || self.waiters.len() >= limits::PROPOSALS_PENDING_MAX
-            || self.waiting_bytes >= limits::PROPOSALS_PENDING_BYTES_MAX
+            || self.waiters.len() >= self.options.limits.proposals_pending_max
+            || self.waiting_bytes >= self.options.limits.proposals_pending_bytes_max
         {
             return Err(Reject::TooManyRequests);
         }
@@ -281,7 +288,10 @@ impl<T: Tree> Replica<T> {
             return;
         }
         while !self.proposals.is_empty() {
-            let mut few = self.proposals.drain_to_leader().peekable();
+            let mut few = self
+                .proposals
+                .drain_to_leader(self.options.limits.forward_bytes_max)
+                .peekable();
             if few.peek().is_some() {
                 let _is_taken = self.consensus.propose(few);
             }

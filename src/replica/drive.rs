@@ -40,16 +40,11 @@ use crate::{
         planted::{Planted, is_planted},
     },
     host::{Disk, File, Host, Notify, Receiver, Sender},
-    limits,
-    mvcc::history_slice,
+    mvcc::{HistoryLimits, history_slice},
     ops::health::HealthAlarm,
     peer::Exchange,
     propose::{Call, FileWork, Read, Request, Ticket, Write},
-    rpc::{
-        desk::Desk,
-        http::MemberView,
-        watch::{HISTORY_SLICE, Watches},
-    },
+    rpc::{desk::Desk, http::MemberView, watch::Watches},
     snapshot::SnapshotFiles,
     wal::{Wal, WalFault, WriteReport},
     watch::ResponseIdentity,
@@ -169,12 +164,13 @@ struct Woken {
 /// When the log or the tree failed: what is acknowledged is safe, and the process must end.
 pub async fn run<H: Host, M: crate::host::Map>(mut home: Home<H, M>) -> Result<Home<H, M>, Fault> {
     let now = home.host.now();
+    let limits = *home.replica.limits();
     let mut progress = Progress {
         works: FileWorks::new(home.desk.counters().clone(), home.options.compaction_pace),
         compactor: Compactor::default(),
-        scans: Scans::default(),
+        scans: Scans::new(limits),
         installer: Installer::default(),
-        relay: Relay::default(),
+        relay: Relay::new(limits.questions_pending_max),
         snapshots_wanted: Vec::new(),
         auto_compactor: home.auto_compactor(now),
         telemetry: Telemetry::new(home.desk.counters().clone(), now),
@@ -186,7 +182,7 @@ pub async fn run<H: Host, M: crate::host::Map>(mut home: Home<H, M>) -> Result<H
             ..Outputs::default()
         },
         calls: Vec::new(),
-        intake: Intake::default(),
+        intake: Intake::new(limits),
         gathering_since: None,
         next_tick: now + home.options.heartbeat,
         next_lease_tick: now,
@@ -407,10 +403,14 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
         let Some(request) = self.watches.history_request() else {
             return;
         };
+        let bounds = HistoryLimits {
+            records_max: self.replica.limits().watch_history_records_max,
+            bytes_max: self.replica.limits().watch_history_bytes_max,
+        };
         let state = self.replica.state();
         let wants = |key: &[u8]| self.watches.wants_history_of(key);
         let (from, to, previous) = (request.from, request.to, request.previous);
-        let slice = history_slice(state.store(), state.tree(), from, to, HISTORY_SLICE, previous, wants);
+        let slice = history_slice(state.store(), state.tree(), from, to, bounds, previous, wants);
         self.watches.feed_history(slice);
         // There may be more, for these watchers or for others.
         self.desk.replica_notify().notify();
@@ -531,25 +531,34 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
         }
         progress.is_view_stale |= outputs.role_changed || !outputs.effects.is_empty();
         outputs.role_changed = false;
-        for requested in std::mem::take(&mut outputs.effects) {
+        // Before they hear of a compaction: whoever finds no room for a change of this turn needs it from history, which a
+        // compaction of this turn may have taken, and is told that it did. And before any answer: who has one finds that
+        // the watchers were told.
+        if !is_planted(Planted::CompactionToldFirst) {
+            self.tell_watchers(progress);
+        }
+        for requested in std::mem::take(&mut progress.outputs.effects) {
             self.carry_out_effect(requested, &mut progress.compactor, now);
         }
-        let mut reads = std::mem::take(&mut outputs.reads);
+        self.tell_watchers(progress);
+        let mut reads = std::mem::take(&mut progress.outputs.reads);
         for call in reads.drain(..) {
             self.answer(call, progress, now);
         }
         progress.outputs.reads = reads;
         self.pass_on(progress, now);
-        let outputs = &mut progress.outputs;
-        // Who has an answer finds that the watchers were told.
-        if !outputs.commits.is_empty() {
-            self.watches.publish(&outputs.commits);
-            outputs.commits.clear();
-        }
-        for (ticket, reply) in outputs.replies.drain(..) {
+        for (ticket, reply) in progress.outputs.replies.drain(..) {
             if let Some((ticket, reply)) = progress.relay.answer(ticket, reply) {
                 self.desk.reply(ticket, reply);
             }
+        }
+    }
+
+    fn tell_watchers(&self, progress: &mut Progress<M>) {
+        let commits = &mut progress.outputs.commits;
+        if !commits.is_empty() {
+            self.watches.publish(commits);
+            commits.clear();
         }
     }
 
@@ -568,8 +577,9 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
                 );
             }
             Request::Read(_) => {
-                let under_way = progress.scans.of_connection(&call.ticket) * limits::SCAN_UNSENT_BYTES;
-                let bytes_max = limits::CONNECTION_UNSENT_BYTES_MAX;
+                let limits = self.replica.limits();
+                let under_way = progress.scans.of_connection(&call.ticket) * limits.scan_unsent_bytes;
+                let bytes_max = limits.connection_unsent_bytes_max;
                 if let Some(call) = self.desk.defer_if_choked(call, under_way, bytes_max) {
                     let answered = progress.outputs.replies.len();
                     answer::read(
@@ -634,7 +644,7 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
         let is_due = now >= self.commit_due(progress);
         let backend = self.replica.state().tree();
         let is_full = backend.operations() >= self.options.commit_operations_max
-            || backend.open_bytes() >= limits::BACKEND_BATCH_BYTES_MAX;
+            || backend.open_bytes() >= self.replica.limits().backend_batch_bytes_max;
         let is_wanted = is_due
             || is_full
             || progress.works.wants_commit()

@@ -7,13 +7,13 @@ use std::collections::VecDeque;
 
 use crate::{
     base::RequestId,
-    limits,
+    limits::Limits,
     propose::{Call, Request, Write},
 };
 
 /// Writes that wait.
-#[derive(Default)]
 pub struct Intake {
+    limits: Limits,
     held: VecDeque<(Call, usize)>,
     held_bytes: usize,
 }
@@ -39,31 +39,42 @@ pub struct UnderWay {
 }
 
 impl UnderWay {
-    fn has_room(self) -> bool {
-        self.has_room_beyond(0)
+    fn has_room(self, limits: &Limits) -> bool {
+        self.has_room_beyond(limits, 0)
     }
 
-    fn has_room_beyond(self, reserve: usize) -> bool {
-        self.log_bytes < limits::PROPOSALS_UNDER_WAY_BYTES_MAX + reserve
-            && self.tree_bytes < limits::BACKEND_OPEN_BYTES_MAX + reserve
+    fn has_room_beyond(self, limits: &Limits, reserve: usize) -> bool {
+        self.log_bytes < limits.proposals_under_way_bytes_max + reserve
+            && self.tree_bytes < limits.backend_open_bytes_max + reserve
     }
 }
 
 impl Intake {
+    /// Nothing waits.
+    pub fn new(limits: Limits) -> Intake {
+        Intake {
+            limits,
+            held: VecDeque::new(),
+            held_bytes: 0,
+        }
+    }
+
     /// Looks at a call that has come.
     pub fn take(&mut self, call: Call, under_way: UnderWay) -> Admission {
         let Request::Write(write) = &call.request else {
             return Admission::Now(call);
         };
-        if self.held.is_empty() && under_way.has_room() {
+        if self.held.is_empty() && under_way.has_room(&self.limits) {
             return Admission::Now(call);
         }
         let bytes = bytes_of(write);
-        if bytes <= limits::SMALL_WRITE_BYTES_MAX && under_way.has_room_beyond(limits::SMALL_WRITES_RESERVE_BYTES) {
+        if bytes <= self.limits.small_write_bytes_max
+            && under_way.has_room_beyond(&self.limits, self.limits.small_writes_reserve_bytes)
+        {
             return Admission::Now(call);
         }
-        if self.held_bytes + bytes > limits::PROPOSALS_PENDING_BYTES_MAX
-            || self.held.len() >= limits::PROPOSALS_PENDING_MAX
+        if self.held_bytes + bytes > self.limits.proposals_pending_bytes_max
+            || self.held.len() >= self.limits.proposals_pending_max
         {
             return Admission::Refused(call);
         }
@@ -74,12 +85,16 @@ impl Intake {
 
     /// Whether [`Intake::release`] would give one.
     pub fn has_ready(&self, under_way: UnderWay) -> bool {
-        !self.held.is_empty() && under_way.has_room()
+        !self.held.is_empty() && under_way.has_room(&self.limits)
     }
 
     /// The next that waits, if there is room for it now.
     pub fn release(&mut self, under_way: UnderWay) -> Option<Call> {
-        if under_way.has_room() { self.pop() } else { None }
+        if under_way.has_room(&self.limits) {
+            self.pop()
+        } else {
+            None
+        }
     }
 
     /// How many wait, and how many bytes they have.
@@ -128,19 +143,19 @@ mod tests {
         call(stream, Request::Write(Write::Put(put)))
     }
 
-    const LARGE: usize = limits::SMALL_WRITE_BYTES_MAX + 1;
+    const LARGE: usize = Limits::DEFAULT.small_write_bytes_max + 1;
     const FULL: UnderWay = UnderWay {
-        log_bytes: limits::PROPOSALS_UNDER_WAY_BYTES_MAX,
+        log_bytes: Limits::DEFAULT.proposals_under_way_bytes_max,
         tree_bytes: 0,
     };
     const BEHIND: UnderWay = UnderWay {
         log_bytes: 0,
-        tree_bytes: limits::BACKEND_OPEN_BYTES_MAX,
+        tree_bytes: Limits::DEFAULT.backend_open_bytes_max,
     };
 
     #[test]
     fn writes_wait_in_their_order_and_reads_pass() {
-        let mut intake = Intake::default();
+        let mut intake = Intake::new(Limits::DEFAULT);
         let idle = UnderWay::default();
         assert!(matches!(intake.take(put(1, LARGE), idle), Admission::Now(_)));
         assert!(matches!(intake.take(put(3, LARGE), FULL), Admission::Held));
@@ -159,11 +174,11 @@ mod tests {
 
     #[test]
     fn small_writes_pass_large_ones_until_their_reserve_is_gone() {
-        let mut intake = Intake::default();
+        let mut intake = Intake::new(Limits::DEFAULT);
         assert!(matches!(intake.take(put(1, LARGE), BEHIND), Admission::Held));
         assert!(matches!(intake.take(put(3, 10), BEHIND), Admission::Now(_)));
         let exhausted = UnderWay {
-            tree_bytes: limits::BACKEND_OPEN_BYTES_MAX + limits::SMALL_WRITES_RESERVE_BYTES,
+            tree_bytes: Limits::DEFAULT.backend_open_bytes_max + Limits::DEFAULT.small_writes_reserve_bytes,
             ..BEHIND
         };
         assert!(matches!(intake.take(put(5, 10), exhausted), Admission::Held));
@@ -171,12 +186,12 @@ mod tests {
 
     #[test]
     fn what_waits_is_bounded() {
-        let mut intake = Intake::default();
+        let mut intake = Intake::new(Limits::DEFAULT);
         let mut held = 0;
         while matches!(intake.take(put(1, 1 << 20), FULL), Admission::Held) {
             held += 1;
         }
-        assert_eq!(held, (limits::PROPOSALS_PENDING_BYTES_MAX >> 20) - 1);
+        assert_eq!(held, (Limits::DEFAULT.proposals_pending_bytes_max >> 20) - 1);
         assert!(intake.pop().is_some());
         assert!(matches!(intake.take(put(1, 1 << 20), FULL), Admission::Held));
     }

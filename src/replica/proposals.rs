@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 
-use crate::{base::Monotonic, limits};
+use crate::base::Monotonic;
 
 /// Whose wish a proposal is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,14 +45,14 @@ impl Proposals {
     }
 
     /// The next that go to another member's log in one message; empty at the end. What only a leader may propose is
-    /// dropped.
-    pub fn drain_to_leader(&mut self) -> impl Iterator<Item = Bytes> {
+    /// dropped. `bytes_max` bounds the message; one is taken whatever its size.
+    pub fn drain_to_leader(&mut self, bytes_max: usize) -> impl Iterator<Item = Bytes> {
         self.waiting.retain(|proposal| proposal.origin == Origin::Member);
         let mut bytes = 0;
         let is_within = |proposal: &&Proposal| {
             let is_first = bytes == 0;
             bytes += proposal.data.len() + 1;
-            is_first || bytes <= limits::FORWARD_BYTES_MAX
+            is_first || bytes <= bytes_max
         };
         let count = self.waiting.iter().take_while(is_within).count();
         self.waiting.drain(..count).map(|proposal| proposal.data)
@@ -73,17 +73,19 @@ impl Proposals {
 mod tests {
     use super::*;
 
+    const BYTES_MAX: usize = 1000;
+
     #[test]
     fn a_follower_passes_on_what_is_anybodys_in_messages_of_bounded_size() {
         let mut proposals = Proposals::default();
-        let big = Bytes::from(vec![0; limits::FORWARD_BYTES_MAX]);
+        let big = Bytes::from(vec![0; BYTES_MAX]);
         for data in [big.clone(), Bytes::from_static(b"a"), Bytes::from_static(b"b")] {
             proposals.push(Monotonic(1), Origin::Member, data);
             proposals.push(Monotonic(1), Origin::Leader, Bytes::from_static(b"of the leader"));
         }
-        assert_eq!(proposals.drain_to_leader().collect::<Vec<_>>(), [big]);
-        assert_eq!(proposals.drain_to_leader().collect::<Vec<_>>(), ["a", "b"]);
-        assert_eq!(proposals.drain_to_leader().count(), 0);
+        assert_eq!(proposals.drain_to_leader(BYTES_MAX).collect::<Vec<_>>(), [big]);
+        assert_eq!(proposals.drain_to_leader(BYTES_MAX).collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(proposals.drain_to_leader(BYTES_MAX).count(), 0);
         assert!(proposals.is_empty());
     }
 

@@ -8,7 +8,6 @@ use slab::Slab;
 use super::cycle::refusal;
 use crate::{
     base::{MemberId, Monotonic, Reject},
-    limits,
     peer::{Answer, Asker, Question},
     propose::{Call, Method, Read, Reply, Request, Ticket},
     wire::{
@@ -25,8 +24,9 @@ const RETRY_REFUSED_AFTER: Duration = Duration::from_millis(50);
 const PEERS: u32 = u32::MAX;
 
 /// Questions on their way.
-#[derive(Default)]
 pub struct Relay {
+    /// Questions of either kind that may wait.
+    pending_max: usize,
     /// Of clients of this member's, by number.
     passed_on: BTreeMap<u64, PassedOn>,
     next_number: u64,
@@ -52,9 +52,19 @@ struct PassedOn {
 }
 
 impl Relay {
+    /// Nothing waits. `pending_max` bounds the questions of either kind.
+    pub fn new(pending_max: usize) -> Relay {
+        Relay {
+            pending_max,
+            passed_on: BTreeMap::new(),
+            next_number: 0,
+            taken_in: Slab::new(),
+        }
+    }
+
     /// Whether there is room for a call more.
     pub fn has_room(&self) -> bool {
-        self.passed_on.len() < limits::QUESTIONS_PENDING_MAX
+        self.passed_on.len() < self.pending_max
     }
 
     /// A call for the leader; only if there is room.
@@ -135,7 +145,7 @@ impl Relay {
 
     /// Another member asks: the call that finds the answer. `None` if there are too many.
     pub fn take_in(&mut self, question: Question, asker: Asker) -> Option<Call> {
-        if self.taken_in.len() >= limits::QUESTIONS_PENDING_MAX {
+        if self.taken_in.len() >= self.pending_max {
             return None;
         }
         let stream = u32::try_from(self.taken_in.insert(asker)).expect("bounded");
@@ -224,7 +234,7 @@ mod tests {
 
     #[test]
     fn a_question_is_asked_again_of_a_new_leader_and_where_there_was_no_answer() {
-        let mut relay = Relay::default();
+        let mut relay = Relay::new(10);
         relay.pass_on(keep_alive(3), at(0), TIMEOUT);
         let question = Question::KeepAlive { lease_id: 5 };
         assert_eq!(relay.due(MemberId(1), at(0)), [(1, question.clone())]);
@@ -240,7 +250,7 @@ mod tests {
 
     #[test]
     fn who_waits_too_long_is_told() {
-        let mut relay = Relay::default();
+        let mut relay = Relay::new(10);
         relay.pass_on(keep_alive(1), at(0), TIMEOUT);
         relay.pass_on(keep_alive(2), at(10), TIMEOUT);
         let expired = relay.expire(at(7_005));
@@ -250,7 +260,7 @@ mod tests {
 
     #[test]
     fn another_members_question_finds_its_way_back() {
-        let mut relay = Relay::default();
+        let mut relay = Relay::new(10);
         let call = relay
             .take_in(Question::KeepAlive { lease_id: 5 }, Asker::default())
             .unwrap();

@@ -17,7 +17,7 @@ use crate::{
     backend::Backend,
     base::{Monotonic, Reject},
     host::Map,
-    limits,
+    limits::Limits,
     mvcc::{HashJob, RangeEncoder, RangeList, RangeScan},
     propose::{Part, Reply, Ticket},
     rpc::{
@@ -26,18 +26,12 @@ use crate::{
     },
 };
 
-/// Keys of the index that one slice walks over.
-const KEYS_PER_SLICE: usize = 1_000;
-/// Records that one slice measures.
-const RECORDS_PER_SLICE: usize = 500;
-/// Bytes of an answer that one slice writes.
-const BYTES_PER_SLICE: usize = 128 * 1024;
 /// How long a list waits for its client.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Walks under way. Each pins the revision that it reads.
-#[derive(Default)]
 pub struct Scans {
+    limits: Limits,
     turns: VecDeque<Scan>,
     /// Lists that rest until their clients have taken more of what was sent.
     resting: Vec<Scan>,
@@ -77,6 +71,15 @@ enum Step {
 }
 
 impl Scans {
+    /// None is under way.
+    pub fn new(limits: Limits) -> Scans {
+        Scans {
+            limits,
+            turns: VecDeque::new(),
+            resting: Vec::new(),
+        }
+    }
+
     /// Begins to answer a range. `header` is the encoded response header.
     pub fn begin_range<M: Map>(
         &mut self,
@@ -157,7 +160,7 @@ impl Scans {
             let patient_until = *scan.patient_until.get_or_insert(now + PATIENCE);
             match desk.unsent_bytes(&scan.ticket) {
                 None => return replica.state_mut().store_and_tree().0.unpin(scan.pinned_revision),
-                Some(unsent) if unsent > limits::LIST_UNSENT_BYTES_MAX && now < patient_until => {
+                Some(unsent) if unsent > self.limits.list_unsent_bytes_max && now < patient_until => {
                     desk.await_room(&scan.ticket);
                     return self.resting.push(scan);
                 }
@@ -165,7 +168,7 @@ impl Scans {
             }
         }
         let ticket = scan.ticket;
-        let rest = match step(replica, scan.stage) {
+        let rest = match step(replica, scan.stage, &self.limits) {
             Step::More(stage) => Some(stage),
             Step::Part(message, part, rest) => {
                 if !(message.is_empty() && part == Part::Next) {
@@ -209,7 +212,7 @@ impl Scans {
     }
 }
 
-fn step<M: Map>(replica: &Replica<Backend<M>>, stage: Stage) -> Step {
+fn step<M: Map>(replica: &Replica<Backend<M>>, stage: Stage, limits: &Limits) -> Step {
     let (store, tree) = (replica.state().store(), replica.state().tree());
     match stage {
         Stage::Walk {
@@ -217,7 +220,7 @@ fn step<M: Map>(replica: &Replica<Backend<M>>, stage: Stage) -> Step {
             header,
             keys_only,
         } => {
-            if store.range_slice(&mut scan, KEYS_PER_SLICE) {
+            if store.range_slice(&mut scan, limits.scan_slice_keys_max) {
                 let encoder = RangeEncoder::new(&header, scan.finish(tree), keys_only);
                 Step::More(Stage::Measure(encoder))
             } else {
@@ -228,7 +231,7 @@ fn step<M: Map>(replica: &Replica<Backend<M>>, stage: Stage) -> Step {
                 })
             }
         }
-        Stage::Measure(mut encoder) => match encoder.measure(tree, RECORDS_PER_SLICE) {
+        Stage::Measure(mut encoder) => match encoder.measure(tree, limits.scan_slice_records_max) {
             true => match status::message_refusal(encoder.encoded_len()) {
                 Some(status) => Step::Refused(status),
                 None => Step::More(Stage::Write(encoder)),
@@ -237,12 +240,12 @@ fn step<M: Map>(replica: &Replica<Backend<M>>, stage: Stage) -> Step {
         },
         Stage::Write(mut encoder) => {
             let is_first = encoder.is_untouched();
-            let chunk = encoder.chunk(tree, BYTES_PER_SLICE).unwrap_or_default();
+            let chunk = encoder.chunk(tree, limits.scan_slice_bytes_max).unwrap_or_default();
             let part = part(is_first, encoder.is_done(), encoder.encoded_len());
             let rest = (!encoder.is_done()).then_some(Stage::Write(encoder));
             Step::Part(chunk, part, rest)
         }
-        Stage::MeasureList(mut list) => match list.measure(store, tree, RECORDS_PER_SLICE) {
+        Stage::MeasureList(mut list) => match list.measure(store, tree, limits.scan_slice_records_max) {
             true => match status::message_refusal(list.encoded_len()) {
                 Some(status) => Step::Refused(status),
                 None => Step::More(Stage::WriteList(list)),
@@ -251,13 +254,13 @@ fn step<M: Map>(replica: &Replica<Backend<M>>, stage: Stage) -> Step {
         },
         Stage::WriteList(mut list) => {
             let is_first = list.is_untouched();
-            let chunk = list.chunk(store, tree, RECORDS_PER_SLICE, BYTES_PER_SLICE);
+            let chunk = list.chunk(store, tree, limits.scan_slice_records_max, limits.scan_slice_bytes_max);
             let part = part(is_first, list.is_done(), list.encoded_len());
             let rest = (!list.is_done()).then_some(Stage::WriteList(list));
             Step::Part(chunk, part, rest)
         }
         Stage::Hash(mut job, revision) => {
-            if store.hash_slice(&mut job, KEYS_PER_SLICE) {
+            if store.hash_slice(&mut job, limits.scan_slice_keys_max) {
                 Step::Hashed(job.into_hasher(), revision)
             } else {
                 Step::More(Stage::Hash(job, revision))

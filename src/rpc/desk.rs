@@ -10,14 +10,11 @@ use std::{
 use crate::{
     base::Monotonic,
     host::Notify,
-    limits,
+    limits::Limits,
     ops::{Counters, Counts, Gauges, health::Answer},
     propose::{Call, Method, Reply, Request, Ticket},
     rpc::{front::Word, http::MemberView},
 };
-
-/// Bytes of answers that a front's connection gets rid of before home is told.
-const SENT_TOLD_BYTES: u64 = 64 << 10;
 
 /// The calls and answers of one core.
 pub struct Desk {
@@ -39,6 +36,7 @@ pub struct Desk {
     health_checks: RefCell<Vec<(&'static str, &'static str, bool)>>,
     /// Whether a connection has room again that a long answer waits for.
     room_made: Cell<bool>,
+    limits: Limits,
 }
 
 /// The open connections by their places.
@@ -87,15 +85,20 @@ pub struct Outbox {
 impl Desk {
     /// A desk without connections.
     pub fn new() -> Desk {
-        Desk::with_words(None)
+        Desk::with_limits(Limits::DEFAULT)
+    }
+
+    /// As [`Desk::new`], with other bounds of what waits for a connection.
+    pub fn with_limits(limits: Limits) -> Desk {
+        Desk::with_words(limits, None)
     }
 
     /// The desk of a front.
-    pub fn of_front() -> Desk {
-        Desk::with_words(Some(RefCell::default()))
+    pub fn of_front(limits: Limits) -> Desk {
+        Desk::with_words(limits, Some(RefCell::default()))
     }
 
-    fn with_words(words: Option<RefCell<Vec<Word>>>) -> Desk {
+    fn with_words(limits: Limits, words: Option<RefCell<Vec<Word>>>) -> Desk {
         Desk {
             calls: RefCell::default(),
             replica: Rc::default(),
@@ -110,7 +113,13 @@ impl Desk {
             words,
             health_checks: RefCell::default(),
             room_made: Cell::new(false),
+            limits,
         }
+    }
+
+    /// The bounds of what waits for a connection.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     /// What is known of the member as a whole.
@@ -372,7 +381,8 @@ impl Desk {
         }
         let sent = outbox.handed_bytes.get().saturating_sub(unsent_bytes as u64);
         let untold = sent.saturating_sub(outbox.told_bytes.get());
-        if untold >= SENT_TOLD_BYTES {
+        // Not for each: what home waits for is a good deal more.
+        if untold > self.limits.list_unsent_bytes_max as u64 / 4 {
             outbox.told_bytes.set(sent);
             self.tell(|| Word::Sent(outbox.place, outbox.incarnation, untold as usize));
         }
@@ -388,7 +398,7 @@ impl Desk {
     }
 
     fn resume(&self, outbox: &Outbox) {
-        for call in outbox.take_deferred(limits::CONNECTION_UNSENT_BYTES_MAX / 2) {
+        for call in outbox.take_deferred(self.limits.connection_unsent_bytes_max / 2) {
             self.submit(call);
         }
         self.make_room(outbox);
@@ -396,7 +406,7 @@ impl Desk {
 
     /// A connection has sent what it could, or is gone: wakes the replica if that is what a long answer waits for.
     fn make_room(&self, outbox: &Outbox) {
-        if outbox.awaits_room.get() && outbox.unsent_bytes.get() <= limits::LIST_UNSENT_BYTES_MAX {
+        if outbox.awaits_room.get() && outbox.unsent_bytes.get() <= self.limits.list_unsent_bytes_max {
             outbox.awaits_room.set(false);
             self.room_made.set(true);
             self.replica.notify();

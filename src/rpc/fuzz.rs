@@ -15,6 +15,7 @@ use super::{
 use crate::{
     base::Monotonic,
     config::{AllowList, MetricsLevel},
+    limits::Limits,
     ops::process::ProcessFacts,
     propose::{Call, Method, Part, Reply},
     watch::{ResponseIdentity, WatchHub, WatchLimits},
@@ -30,7 +31,13 @@ const MESSAGE_BYTES_MAX: u32 = 1000;
 
 fn service() -> Rc<Service> {
     let desk = Rc::new(Desk::new());
-    let hub = WatchHub::new(ResponseIdentity::default(), WatchLimits::new(1000), 10, 3, 1);
+    let hub = WatchHub::new(
+        ResponseIdentity::default(),
+        WatchLimits::new(1000, &Limits::DEFAULT),
+        10,
+        3,
+        1,
+    );
     let watches = Watches::new(hub, Duration::from_secs(600), desk.replica_notify().clone());
     let everybody = AllowList(vec!["*".to_owned()]);
     Rc::new(Service {

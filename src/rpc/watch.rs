@@ -16,7 +16,7 @@ use super::{
 use crate::{
     base::{Monotonic, Reject},
     host::Notify,
-    mvcc::{Commit, HistoryLimits, HistorySlice, PreviousRecords},
+    mvcc::{Commit, HistorySlice, PreviousRecords},
     propose::Method,
     watch::{Filters, HistoryRequest, ResponseIdentity, StreamId, WatchHub, WatchSpec},
     wire::{
@@ -27,11 +27,6 @@ use crate::{
     },
 };
 
-/// Records that one slice of history looks at, and bytes of events it may give.
-pub const HISTORY_SLICE: HistoryLimits = HistoryLimits {
-    records_max: 1_000,
-    bytes_max: 256 * 1024,
-};
 /// Responses that a client may leave unread while it goes on asking.
 const UNREAD_RESPONSES_MAX: usize = 100_000;
 

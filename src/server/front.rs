@@ -9,6 +9,7 @@ use super::{
 use crate::{
     config::Config,
     host::{Host, Net, Receiver, Sender, mailbox},
+    limits::Limits,
     ops::process::ProcessFacts,
     rpc::{
         desk::Desk,
@@ -57,8 +58,9 @@ pub async fn front<H: Host>(
     channels: FrontChannels<H>,
     clients_max: usize,
     process_facts: fn() -> ProcessFacts,
+    limits: Limits,
 ) {
-    let desk = Rc::new(Desk::of_front());
+    let desk = Rc::new(Desk::of_front(limits));
     let pump = Rc::new(Pump::default());
     host.spawn(pump.clone().run());
     host.spawn(link::tick(host.clone(), desk.clone()));

@@ -29,6 +29,7 @@ use crate::{
     config::{AutoCompaction, Config, Feature, Url, WalSync as WalSyncChoice, format_duration, version},
     host::{Host, Map, Notify, Receiver, Sender},
     lease::{LessorConfig, ttl_floor_seconds},
+    limits::Limits,
     ops::process::ProcessFacts,
     peer::{Exchange, Transport},
     raft::Timing,
@@ -66,6 +67,8 @@ pub struct Paths {
     pub process_facts: fn() -> ProcessFacts,
     /// How the log is laid out. How it is synced is the configuration's to say.
     pub wal_options: WalOptions,
+    /// What may wait, and what goes at once.
+    pub limits: Limits,
 }
 
 /// Home's ends of the ways to the store.
@@ -135,11 +138,12 @@ pub async fn home<H: Host, M: Map, T: Transport<H>>(
         .await
         .map_err(|fault| fault.to_string())?;
 
-    let desk = Rc::new(Desk::new());
+    let desk = Rc::new(Desk::with_limits(paths.limits));
     let exchange = Rc::new(Exchange::new(
         booted.member_id,
         booted.cluster_id,
         desk.replica_notify().clone(),
+        paths.limits,
     ));
     let snapshots = Rc::new(booted.snapshots);
     transport.start(&host, exchange.clone(), snapshots.clone());
@@ -318,7 +322,7 @@ fn watches<H: Host, M: Map>(host: &H, config: &Config, replica: &Replica<Backend
     };
     let hub = WatchHub::new(
         identity,
-        WatchLimits::new(config.request_bytes_max as usize),
+        WatchLimits::new(config.request_bytes_max as usize, replica.limits()),
         state.store().current_revision(),
         state.store().compact_revision(),
         host.random_u64(),
@@ -359,6 +363,7 @@ fn boot_options(config: &Config, paths: &Paths) -> BootOptions {
             request_timeout: Duration::from_secs(5) + 2 * config.election_timeout,
             request_bytes_max: config.request_bytes_max as usize,
             election_timeout: config.election_timeout,
+            limits: paths.limits,
         },
         lease: LessorConfig {
             ttl_floor_seconds: ttl_floor_seconds(election_ticks, config.heartbeat_interval),

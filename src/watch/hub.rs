@@ -16,7 +16,10 @@ use super::{
     stream::{QueueLimits, Stream, StreamId},
     watcher::{State, Watcher},
 };
-use crate::{limits, mvcc::Event};
+use crate::{
+    limits::{self, Limits},
+    mvcc::Event,
+};
 
 /// The id that stands for no watcher, or for all of a stream.
 pub(super) const NO_WATCH_ID: i64 = -1;
@@ -36,13 +39,13 @@ pub struct WatchLimits {
 }
 
 impl WatchLimits {
-    /// The bounds of `limits.rs`.
-    pub fn new(request_bytes_max: usize) -> WatchLimits {
+    /// The bounds of a hub, of those of all.
+    pub fn new(request_bytes_max: usize, limits: &Limits) -> WatchLimits {
         WatchLimits {
             fragment_bytes: request_bytes_max + limits::GRPC_OVERHEAD_BYTES as usize,
-            queue_bytes_max: limits::WATCH_QUEUE_BYTES_MAX,
-            queue_responses_max: limits::WATCH_QUEUE_RESPONSES_MAX,
-            catch_up_watchers_max: limits::WATCH_CATCH_UP_WATCHERS_MAX,
+            queue_bytes_max: limits.watch_queue_bytes_max,
+            queue_responses_max: limits.watch_queue_responses_max,
+            catch_up_watchers_max: limits.watch_catch_up_watchers_max,
         }
     }
 }
@@ -543,6 +546,10 @@ impl WatchHub {
     /// Puts a watcher that is behind in the line for history.
     pub(super) fn wait(&mut self, key: WatcherKey) {
         let watcher = &mut self.watchers[key];
+        assert!(
+            watcher.next_revision >= self.compact_revision,
+            "who needs what was compacted is told so, and waits for nothing"
+        );
         watcher.state = State::Waiting;
         self.waiting.insert((watcher.next_revision, key));
     }

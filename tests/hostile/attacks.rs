@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use prost::Message;
-use ringd::{limits, wire::proto::etcdserverpb as pb};
+use ringd::{limits::Limits, wire::proto::etcdserverpb as pb};
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use crate::{
@@ -111,7 +111,7 @@ fn half_messages_are_bounded() {
 
 #[test]
 fn answers_that_nobody_reads_are_bounded() {
-    let unsent = limits::CONNECTION_UNSENT_BYTES_MAX as u64;
+    let unsent = Limits::DEFAULT.connection_unsent_bytes_max as u64;
     // Of each connection: what may wait, one answer more that was begun before, and its copy on the way out.
     const ANSWER: u64 = 4 * MIB;
     withstand(
@@ -166,7 +166,7 @@ fn watch(key: &str, range_end: &str) -> Vec<u8> {
 
 #[test]
 fn watchers_that_never_read_hold_a_bounded_queue() {
-    let queue = limits::WATCH_QUEUE_BYTES_MAX as u64;
+    let queue = Limits::DEFAULT.watch_queue_bytes_max as u64;
     // Each stream's queue, what its connection has taken over from it, and the writes themselves.
     withstand(
         "40 watchers that read nothing of 60 MiB",
@@ -237,9 +237,9 @@ fn leases_and_transactions_are_bounded() {
     );
     // What waits, what is in the log three times, what is on its way into the tree (the batch that gathers and the one that
     // is written, each with all that was in the log when it closed), and of raft's log what `--snapshot-count` keeps.
-    let pending = limits::PROPOSALS_PENDING_BYTES_MAX as u64;
-    let log = limits::PROPOSALS_UNDER_WAY_BYTES_MAX as u64;
-    let tree = limits::BACKEND_OPEN_BYTES_MAX as u64;
+    let pending = Limits::DEFAULT.proposals_pending_bytes_max as u64;
+    let log = Limits::DEFAULT.proposals_under_way_bytes_max as u64;
+    let tree = Limits::DEFAULT.backend_open_bytes_max as u64;
     withstand_with(
         "1,200 transactions of 1.4 MiB from 20 connections",
         pending + 3 * log + 2 * (tree + log) + 200 * 3 * MIB / 2,

@@ -4,12 +4,13 @@
 //! `cargo test --test sim -- SEED…` plays these seeds again; without seeds two hundred are played on all cores, with `RINGD_SLOW=1` many
 //! more; `-- cluster SEED…` plays seeds of a cluster, `-- scenario NAME…` scenarios, and tells each step. `RINGD_SIM_LOG=info` shows the server's log while seeds are
 //! replayed, `RINGD_SIM_TRACE=FILE` writes down all that happened. `RINGD_SIM_FROM` and `RINGD_SIM_SEEDS` say which and how
-//! many, `RINGD_SIM_SCENES` of what (`scenario`, `single`, `cluster`).
+//! many, `RINGD_SIM_SCENES` of what (`scenario`, `founding`, `single`, `cluster`).
 
 mod ask;
 mod check;
 mod client;
 mod cluster;
+mod founding;
 mod history;
 mod leaders;
 mod linear;
@@ -58,11 +59,14 @@ fn main() -> ExitCode {
     if arguments.iter().any(|filter| !"sim".contains(filter.as_str())) {
         return ExitCode::SUCCESS;
     }
-    let scenes = env::var("RINGD_SIM_SCENES").unwrap_or_else(|_| "scenario single cluster".to_owned());
+    let scenes = env::var("RINGD_SIM_SCENES").unwrap_or_else(|_| "scenario founding single cluster".to_owned());
     let mut is_sound = true;
     if scenes.contains("scenario") {
         scenario::check_parser();
         is_sound &= scenario::run(&[], 1..=if is_slow() { 20 } else { 1 });
+    }
+    if scenes.contains("founding") {
+        is_sound &= founding::check();
     }
     if scenes.contains("single") {
         is_sound &= run("single", play, SINGLE_SMOKE_SEEDS);

@@ -17,12 +17,19 @@
 //! | unreadable disk | reads that fail (EIO) while it starts | it starts or ends with the file's name. Reads through the map are the kernel's to fail: SIGBUS, not drawn |
 //! | damage | bits that rot at rest; a block that a misdirected write put over another | it stops and says where, or what was damaged was not in use. Limits: see `rot` |
 //!
+//! Beside these a seed draws bounds (`limits.rs`): in half of them each is as a server has it or a small one, so that what
+//! waits is held back or refused, what goes in slices has many, and what does not keep up is told from history. That is no
+//! fault: everything is promised, but that a request may be refused with `too many requests`, and then has not happened.
+//!
 //! Short reads of files are below what runs here (see `DiskFaults`), and so is what memory the kernel gives: buffers are
 //! bounded by `limits.rs`, and `tests/hostile` watches a real process.
 
 use std::time::Duration;
 
-use ringd::testing::{DiskFaults, Faults, NetFaults, Random};
+use ringd::{
+    limits::Limits,
+    testing::{DiskFaults, Faults, NetFaults, Random},
+};
 
 /// Longest stall of a disk, in milliseconds.
 pub const STALL_MS_MAX: u64 = 4_000;
@@ -130,6 +137,64 @@ impl Menu {
         }
         self.bad_disk(random, used_bytes)
     }
+}
+
+/// Bounds: those of a server, or in half of all seeds some that its short life comes to.
+pub fn limits(random: &mut Random) -> Limits {
+    if random.chance(0.5) {
+        return Limits::DEFAULT;
+    }
+    macro_rules! draw {
+        ($($field:ident: $small:expr,)*) => {
+            Limits { $($field: if random.chance(0.5) {
+                let small = $small;
+                small[random.index(small.len())]
+            } else {
+                Limits::DEFAULT.$field
+            },)* }
+        };
+    }
+    let mut limits = draw! {
+        committed_ahead_of_applied_max: [1, 10, 100],
+        backend_batch_bytes_max: [1, 2_000, 50_000],
+        backend_open_bytes_max: [4_000, 50_000],
+        watch_queue_bytes_max: [1, 500, 20_000],
+        watch_queue_responses_max: [1, 2, 10],
+        watch_credit_bytes: [1, 500, 20_000],
+        watch_catch_up_watchers_max: [1, 2],
+        watch_history_records_max: [1, 3, 20],
+        watch_history_bytes_max: [1, 1_000, 20_000],
+        list_at_once_keys_max: [0, 1, 5],
+        scan_slice_keys_max: [1, 3],
+        scan_slice_records_max: [1, 3],
+        scan_slice_bytes_max: [1, 300, 5_000],
+        connection_unsent_bytes_max: [4_000, 60_000],
+        list_unsent_bytes_max: [1, 1_000, 10_000],
+        scan_unsent_bytes: [2_000, 20_000],
+        proposals_pending_max: [1, 2, 5],
+        proposals_under_way_bytes_max: [1, 1_000, 20_000],
+        small_write_bytes_max: [0, 100, 1_000],
+        small_writes_reserve_bytes: [0, 500, 5_000],
+        proposals_pending_bytes_max: [2_000, 40_000],
+        peer_queue_messages_max: [1, 2, 8],
+        peer_queue_bytes_max: [1_000, 20_000],
+        peer_inbox_messages_max: [2, 4, 16],
+        peer_inbox_bytes_max: [1_000, 40_000],
+        peer_snapshots_max: [1],
+        questions_pending_max: [1, 2],
+        forward_bytes_max: [1, 500, 5_000],
+    };
+    // What must have room in another has it.
+    limits.backend_batch_bytes_max = limits.backend_batch_bytes_max.min(limits.backend_open_bytes_max);
+    limits.proposals_under_way_bytes_max = limits
+        .proposals_under_way_bytes_max
+        .min(limits.proposals_pending_bytes_max);
+    limits.scan_unsent_bytes = limits.scan_unsent_bytes.min(limits.connection_unsent_bytes_max - 1);
+    limits.list_unsent_bytes_max = limits.list_unsent_bytes_max.min(limits.scan_unsent_bytes - 1);
+    limits.peer_queue_bytes_max = limits.peer_queue_bytes_max.min(limits.peer_inbox_bytes_max);
+    limits.forward_bytes_max = limits.forward_bytes_max.min(limits.peer_queue_bytes_max - 1);
+    assert!(limits.are_related());
+    limits
 }
 
 /// Whether the words with which a server ends say what the disk refused, and where.

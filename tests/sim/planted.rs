@@ -16,7 +16,7 @@ pub use here::{find, plant_one, with};
 
 /// Whether the simulator finds what was planted for it: builds without assertions have no bugs to plant.
 #[cfg(not(debug_assertions))]
-pub fn find(_: Scene, _: impl Fn(u64) -> Option<String>) -> bool {
+pub fn find(_: Scene, _: impl Fn(u64) -> Option<String> + Sync) -> bool {
     true
 }
 
@@ -32,7 +32,12 @@ pub fn with<T>(_: &str, _: impl FnOnce() -> T) -> Option<T> {
 
 #[cfg(debug_assertions)]
 mod here {
-    use std::env;
+    use std::{
+        env,
+        num::NonZero,
+        sync::atomic::{AtomicUsize, Ordering},
+        thread,
+    };
 
     use super::Scene;
     use ringd::base::planted::{
@@ -73,6 +78,7 @@ mod here {
     const OF_SEVERAL: &[Bug] = &[
         (AppendAnsweredEarly, 13, 40),
         (ApplyByClock, 1, 5),
+        (CompactionToldFirst, 41, 200),
         (LeaseByFollower, 50, 120),
         (ReadBeforeApplied, 6, 30),
         (ReadUnconfirmed, 78, 200),
@@ -87,8 +93,9 @@ mod here {
         of_one.chain(OF_SEVERAL.iter().map(|bug| (Scene::Cluster, bug)))
     }
 
-    /// Those that scenarios by hand are there for.
+    /// Those that scenarios by hand are there for, or first boots cut short.
     const OF_SCENARIOS: &[Planted] = &[
+        FoundingCutShort,
         ProgressOfFuture,
         ProgressWithheld,
         ReadAnswerMistaken,
@@ -123,29 +130,50 @@ mod here {
     }
 
     /// Whether a scene finds each of its bugs; `attempt` plays a seed of it and gives its finding. `RINGD_SIM_PLANT` may
-    /// say `all` to look for each from the first seed on, or name some.
-    pub fn find(scene: Scene, attempt: impl Fn(u64) -> Option<String>) -> bool {
+    /// say `all` to look for each from the first seed on, or name some. All cores look: what is planted is a thread's own.
+    pub fn find(scene: Scene, attempt: impl Fn(u64) -> Option<String> + Sync) -> bool {
         let wanted = env::var("RINGD_SIM_PLANT").unwrap_or_default();
         let is_wanted = |bug: Planted| wanted.is_empty() || wanted == "all" || wanted.contains(&format!("{bug:?}"));
+        let bugs: Vec<Bug> = all()
+            .filter(|(of, (bug, ..))| *of == scene && is_wanted(*bug))
+            .map(|(_, bug)| *bug)
+            .collect();
         let hook = std::panic::take_hook();
         std::panic::set_hook(Box::new(|_| {}));
-        let mut is_found = true;
-        for (_, &(bug, likely, seeds_max)) in all().filter(|(of, (bug, ..))| *of == scene && is_wanted(*bug)) {
-            plant(Some(bug));
-            let likely = wanted.is_empty().then_some(likely);
-            let found = likely.into_iter().chain(1..=seeds_max).find_map(|seed| {
-                // That a checker gives up is a finding of nothing.
-                let fault = attempt(seed).filter(|fault| !fault.contains("too many to judge"))?;
-                Some((seed, fault))
-            });
-            plant(None);
-            match &found {
+        let next = AtomicUsize::new(0);
+        let look = || {
+            let mut found = Vec::new();
+            while let Some(&(bug, likely, seeds_max)) = bugs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let likely = wanted.is_empty().then_some(likely);
+                plant(Some(bug));
+                found.push((bug, seeds_max, look_for(likely, seeds_max, &attempt)));
+                plant(None);
+            }
+            found
+        };
+        let workers = thread::available_parallelism().map_or(1, NonZero::get).min(bugs.len());
+        let mut findings: Vec<_> = thread::scope(|scope| {
+            let workers: Vec<_> = (0..workers).map(|_| scope.spawn(look)).collect();
+            let found = workers.into_iter().map(|worker| worker.join());
+            found.flat_map(|found| found.expect("panics are findings")).collect()
+        });
+        std::panic::set_hook(hook);
+        findings.sort_by_key(|(bug, ..)| bugs.iter().position(|(of, ..)| of == bug));
+        for (bug, seeds_max, found) in &findings {
+            match found {
                 Some((seed, fault)) => println!("{bug:?} is found by seed {seed}: {fault:.160}"),
                 None => println!("{bug:?} is not found by {seeds_max} seeds"),
             }
-            is_found &= found.is_some();
         }
-        std::panic::set_hook(hook);
-        is_found
+        findings.iter().all(|(.., found)| found.is_some())
+    }
+
+    /// A seed that finds what is planted, and as what.
+    fn look_for(likely: Option<u64>, seeds_max: u64, attempt: impl Fn(u64) -> Option<String>) -> Option<(u64, String)> {
+        likely.into_iter().chain(1..=seeds_max).find_map(|seed| {
+            // That a checker gives up is a finding of nothing.
+            let fault = attempt(seed).filter(|fault| !fault.contains("too many to judge"))?;
+            Some((seed, fault))
+        })
     }
 }

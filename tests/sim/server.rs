@@ -14,6 +14,7 @@ use ringd::{
     cli,
     config::{Config, Loaded, load, parse_initial_cluster},
     host::{Disk, Host, Notify, mailbox},
+    limits::Limits,
     ops::process::ProcessFacts,
     peer::{Alone, Transport},
     replica::drive::MapOf,
@@ -33,6 +34,7 @@ pub struct ServerOptions {
     election_timeout: Duration,
     segment_bytes: u64,
     job_commit_interval: Duration,
+    limits: Limits,
     fronts: usize,
 }
 
@@ -67,8 +69,14 @@ impl ServerOptions {
             election_timeout: Duration::from_millis(heartbeat_ms * 10),
             segment_bytes: 4096 * (4 + random.below(120)),
             job_commit_interval: Duration::from_millis([1, 20, 100][random.index(3)]),
+            limits: Limits::DEFAULT,
             fronts: [0, 0, 1, 2][random.index(4)],
         }
+    }
+
+    /// The same, with other bounds.
+    pub fn with_limits(self, limits: Limits) -> ServerOptions {
+        ServerOptions { limits, ..self }
     }
 
     /// Time without a leader after which a member campaigns, at the earliest.
@@ -89,6 +97,7 @@ impl ServerOptions {
             segment_bytes,
             election_timeout: Duration::from_secs(1),
             job_commit_interval: Duration::from_millis(100),
+            limits: Limits::DEFAULT,
             fronts: 0,
         }
     }
@@ -195,6 +204,7 @@ impl Server {
                 segment_bytes: options.segment_bytes,
                 ..WalOptions::default()
             },
+            limits: options.limits,
         };
         let server = Server {
             host: host.clone(),
@@ -231,6 +241,7 @@ impl Server {
                 front_channels,
                 1000,
                 ProcessFacts::default,
+                options.limits,
             ));
         }
         let home = server::home(

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Arrival, Inward, Outward, WATCH_CREDIT_BYTES, WatchWord, Word};
+use super::{Arrival, Inward, Outward, WatchWord, Word};
 use crate::{
     host::{Host, Receiver, Sender},
     propose::{Method, Part, Reply, Ticket},
@@ -79,8 +79,9 @@ pub struct Bridge<C> {
 struct FarWatch {
     ticket: Ticket,
     stream: WatchStream,
-    /// Bytes of responses that may be sent to the front before it has said that earlier ones have left.
-    credit_bytes: usize,
+    /// Bytes of responses that may be sent to the front before it has said that earlier ones have left. One response may
+    /// be more than is left.
+    credit_bytes: i64,
 }
 
 /// A front's watch streams by connection and stream.
@@ -221,7 +222,7 @@ impl<H: Host, C> Carrier<H, C> {
                 let watch = FarWatch {
                     ticket,
                     stream,
-                    credit_bytes: WATCH_CREDIT_BYTES,
+                    credit_bytes: self.bridge.desk.limits().watch_credit_bytes as i64,
                 };
                 self.watches.insert(place, watch);
             }
@@ -239,7 +240,7 @@ impl<H: Host, C> Carrier<H, C> {
             }
             WatchWord::Taken(bytes) => {
                 if let Some(watch) = self.watches.get_mut(&place) {
-                    watch.credit_bytes += bytes;
+                    watch.credit_bytes += bytes as i64;
                     outbox.wake();
                 }
             }
@@ -285,7 +286,7 @@ fn pop_responses(watches: &mut FarWatches, outbox: &Outbox, replies: &mut Vec<(T
         while watch.credit_bytes > 0
             && let Some(response) = watch.stream.pop()
         {
-            watch.credit_bytes = watch.credit_bytes.saturating_sub(response.len());
+            watch.credit_bytes -= response.len() as i64;
             replies.push((watch.ticket, watch_reply(watch.ticket.stream, Ok(response))));
         }
     }

@@ -4,7 +4,7 @@ use std::{cell::RefCell, collections::VecDeque, rc::Rc};
 
 use bytes::Bytes;
 
-use super::{WATCH_CREDIT_BYTES, WatchWord, Word};
+use super::{WatchWord, Word};
 use crate::{propose::Ticket, rpc::desk::Desk, wire::proto::etcdserverpb::WatchRequest};
 
 /// One client's watch stream. Dropping it makes home forget its watchers.
@@ -48,7 +48,7 @@ impl FarStream {
         let response = waiting.responses.pop_front()?;
         waiting.taken_bytes += response.len();
         // Home is told before it would have to wait, and not for each.
-        if waiting.taken_bytes >= WATCH_CREDIT_BYTES / 4 {
+        if waiting.taken_bytes >= self.desk.limits().watch_credit_bytes / 4 {
             self.tell(WatchWord::Taken(std::mem::take(&mut waiting.taken_bytes)));
         }
         Some(response)

@@ -25,8 +25,6 @@ use crate::{
 
 /// Batches that may wait in a mailbox between home and a front. One that is full lets more gather for the next batch.
 pub const FRONT_MAILBOX: usize = 16;
-/// Bytes of a watch stream's responses that may be on their way to a front and wait there.
-pub const WATCH_CREDIT_BYTES: usize = 256 << 10;
 
 /// From a front, home.
 #[derive(Debug, Default)]
