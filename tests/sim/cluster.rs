@@ -85,7 +85,7 @@ pub fn play(seed: u64, is_small: bool) -> Report {
         })
         .collect();
     sim.set_timing(timing(&mut random));
-    let options = ServerOptions::draw(&mut random).with_limits(menu::limits(seed));
+    let options = ServerOptions::draw(&mut random).with_limits(menu::limits(&mut random));
     let plan = Plan {
         is_plain: random.chance(0.5),
         ..plan(&mut random)

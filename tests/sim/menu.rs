@@ -143,10 +143,8 @@ impl Menu {
     }
 }
 
-/// Bounds: those of a server, or in half of all seeds some that its short life comes to. Drawn apart from everything else, so
-/// that a bound more gives only those seeds other stories.
-pub fn limits(seed: u64) -> Limits {
-    let random = &mut Random::new(seed ^ 0x6c69_6d69_7473);
+/// Bounds: those of a server, or in half of all seeds some that its short life comes to.
+pub fn limits(random: &mut Random) -> Limits {
     if random.chance(0.5) {
         return Limits::DEFAULT;
     }

@@ -90,7 +90,7 @@ pub fn play(seed: u64, is_small: bool) -> Report {
     let server_host = sim.host("server");
     let auditor = sim.host("auditor");
     sim.set_timing(timing(&mut random));
-    let options = ServerOptions::draw(&mut random).with_limits(menu::limits(seed));
+    let options = ServerOptions::draw(&mut random).with_limits(menu::limits(&mut random));
     let plan = Rc::new(plan(&mut random));
     let menu = Menu::draw(&mut random);
     let mut scene = Scene {
