@@ -21,6 +21,10 @@
 //! waits is held back or refused, what goes in slices has many, and what does not keep up is told from history. That is no
 //! fault: everything is promised, but that a request may be refused with `too many requests`, and then has not happened.
 //!
+//! Not drawn: reads of files that come back with a flipped bit (`DiskFaults::read_flip`). The database is read through a map,
+//! every other read is of something with a checksum but for the log's last segment, where a flip in a record's length looks
+//! like a torn write, and is cut off as one (as etcd does): see `rot`.
+//!
 //! Short reads of files are below what runs here (see `DiskFaults`), and so is what memory the kernel gives: buffers are
 //! bounded by `limits.rs`, and `tests/hostile` watches a real process.
 

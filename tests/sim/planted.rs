@@ -51,41 +51,40 @@ mod here {
 
     /// What a lone member can have.
     const OF_ONE: &[Bug] = &[
-        (AnswerBeforeDurable, 1, 20),
+        (AnswerBeforeDurable, 3, 20),
         (AppliedApart, 1, 5),
-        (AttachmentKept, 1, 5),
-        (AttachmentsForgotten, 27, 60),
+        (AttachmentKept, 2, 5),
+        (AttachmentsForgotten, 2, 60),
         (ChecksumRestarted, 1, 5),
-        (CompactionCutShort, 54, 150),
-        (CompactionGreedy, 3, 10),
-        (DefragmentForgets, 9, 30),
+        (CompactionCutShort, 91, 150),
+        (CompactionGreedy, 1, 10),
+        (DefragmentForgets, 2, 30),
         (EventDropped, 1, 5),
         (EventTwice, 1, 5),
         (LeaseEarly, 2, 5),
-        (LeaseImmortal, 1, 5),
+        (LeaseImmortal, 2, 5),
         (LogSyncSkipped, 1, 5),
-        (MetaBeforeData, 57, 120),
-        (PagesReusedEarly, 15, 50),
+        (MetaBeforeData, 22, 120),
+        (PagesReusedEarly, 2, 50),
         (PreviousForgotten, 1, 5),
-        (ProgressAhead, 4, 20),
-        (SegmentNameUnsynced, 2, 10),
-        (SnapshotUnpinned, 33, 100),
-        (SyncErrorRetried, 52, 150),
-        (WriteErrorIgnored, 1, 20),
+        (ProgressAhead, 3, 20),
+        (SegmentNameUnsynced, 1, 10),
+        (SnapshotUnpinned, 14, 100),
+        (SyncErrorRetried, 40, 150),
+        (WriteErrorIgnored, 63, 150),
     ];
 
     /// What only several members can have.
     const OF_SEVERAL: &[Bug] = &[
-        (AppendAnsweredEarly, 13, 40),
-        (ApplyByClock, 1, 5),
+        (AppendAnsweredEarly, 23, 40),
+        (ApplyByClock, 3, 5),
         (CompactionToldFirst, 41, 200),
-        (LeaseByFollower, 50, 120),
-        (ReadBeforeApplied, 6, 30),
-        (ReadUnconfirmed, 78, 200),
-        (ReadWhileHandingOver, 78, 200),
-        (SnapshotIndexAhead, 1, 10),
-        (SnapshotUntold, 6, 20),
-        (VoteAnsweredEarly, 2, 200),
+        (LeaseByFollower, 2, 120),
+        (ReadBeforeApplied, 13, 30),
+        (ReadUnconfirmed, 121, 200),
+        (SnapshotIndexAhead, 9, 10),
+        (SnapshotUntold, 3, 20),
+        (VoteAnsweredEarly, 27, 200),
     ];
 
     fn all() -> impl Iterator<Item = (Scene, &'static Bug)> {
@@ -100,6 +99,7 @@ mod here {
         ProgressWithheld,
         ReadAnswerMistaken,
         ReadContextReused,
+        ReadWhileHandingOver,
     ];
 
     fn named(name: &str) -> Option<Planted> {

@@ -27,7 +27,7 @@ use self::{
 };
 use crate::{
     history::Request,
-    planted,
+    is_slow, planted,
     server::{Server, member_address},
 };
 
@@ -86,7 +86,8 @@ pub fn run(names: &[String], seeds: RangeInclusive<u64>) -> bool {
     };
     let (mut failed, mut nanos) = (Vec::new(), 0);
     let started = std::time::Instant::now();
-    for scenario in &scenarios {
+    let is_wanted = |scenario: &&Scenario| !scenario.is_slow || !names.is_empty() || is_slow();
+    for scenario in scenarios.iter().filter(is_wanted) {
         for seed in seeds.clone() {
             let played = play(scenario, seed);
             nanos += played.nanos;

@@ -4,7 +4,7 @@
 //! ```text
 //! # guards: what would be broken
 //! # rule: where it is said that this must hold
-//! members 3                                      head: members, flag NAME VALUE, segment BYTES, catches BUG
+//! members 3                                      head: members, flag NAME VALUE, segment BYTES, catches BUG, lengthy
 //! start all
 //! roles L F G                                    waits for a leader, and names it and the others
 //! put c1@L k v                                   client c1 asks L, and must have a good answer
@@ -49,6 +49,7 @@ pub fn parse(file: &str, text: &str) -> Result<Scenario, String> {
         members: 0,
         flags: Vec::new(),
         segment_bytes: SEGMENT_BYTES,
+        is_slow: false,
         catches: Vec::new(),
         steps: Vec::new(),
     };
@@ -70,7 +71,7 @@ pub fn parse(file: &str, text: &str) -> Result<Scenario, String> {
 fn parse_line(scenario: &mut Scenario, number: usize, line: &str) -> Result<(), String> {
     let mut words = Words::cut(line)?;
     let Some(verb) = words.next_if_any() else { return Ok(()) };
-    if matches!(verb.as_str(), "members" | "flag" | "segment" | "catches") {
+    if matches!(verb.as_str(), "members" | "flag" | "segment" | "catches" | "lengthy") {
         if !scenario.steps.is_empty() {
             return Err(format!("`{verb}` belongs before the first step"));
         }
@@ -78,6 +79,7 @@ fn parse_line(scenario: &mut Scenario, number: usize, line: &str) -> Result<(), 
             "members" => scenario.members = words.number()?,
             "flag" => scenario.flags.push(format!("--{}={}", words.word()?, words.word()?)),
             "segment" => scenario.segment_bytes = words.number()?,
+            "lengthy" => scenario.is_slow = true,
             _ => scenario.catches.push(words.word()?),
         }
         return words.end();

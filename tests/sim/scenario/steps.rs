@@ -17,6 +17,8 @@ pub struct Scenario {
     pub flags: Vec<String>,
     /// Bytes of a segment of the log.
     pub segment_bytes: u64,
+    /// It takes long, and is played when it is named, or with `RINGD_SLOW=1`.
+    pub is_slow: bool,
     /// Bugs to order that make it fail.
     pub catches: Vec<String>,
     /// What happens.
