@@ -26,7 +26,8 @@ use slab::Slab;
 
 use super::system::{self, EpollEvent};
 
-/// Events that one call brings at most; more are brought by the next one.
+/// Sockets that one call tells of at most. When thousands become ready at once, the others have their turn when what these
+/// brought is on its way to the disk: else all of them would wait for one write, and the disk for all of them.
 const EVENTS_MAX: usize = 512;
 /// The name of the executor's ring among the sockets.
 const RING: u64 = u64::MAX;
@@ -233,22 +234,14 @@ impl Readiness {
 
     fn take_events(&mut self, limit: Option<Duration>) -> Slept {
         let mut has_woken = false;
-        let mut limit = limit;
-        loop {
-            // Whatever the error, it is as if a signal had come.
-            if system::epoll_wait(&self.epoll, &mut self.events, limit).is_err() {
-                self.events.clear();
-            }
-            for event in &self.events {
-                has_woken |= self
-                    .sockets
-                    .get(event.name() as usize)
-                    .is_some_and(|interest| interest.tell(event.what()));
-            }
-            if self.events.len() < EVENTS_MAX {
-                break;
-            }
-            limit = Some(Duration::ZERO);
+        // Whatever the error, it is as if a signal had come.
+        if system::epoll_wait(&self.epoll, &mut self.events, limit).is_err() {
+            self.events.clear();
+        }
+        for event in &self.events {
+            // The ring's own event is nobody's here: who sleeps looks at the ring.
+            let interest = self.sockets.get(event.name() as usize);
+            has_woken |= interest.is_some_and(|interest| interest.tell(event.what()));
         }
         self.looked = Instant::now();
         self.has_woken |= has_woken;

@@ -189,7 +189,8 @@ impl<H: Host> Store<H> {
             StoreRequest::Install(path) => return self.install(&path, events).await,
             StoreRequest::Snapshot(sink) => {
                 let pin = self.volume.current().clone();
-                self.host.spawn(snapshot::stream(self.volume.file.clone(), pin, sink));
+                self.host
+                    .spawn(snapshot::stream(self.host.clone(), self.volume.file.clone(), pin, sink));
             }
         }
         Ok(Outcome::GoOn)

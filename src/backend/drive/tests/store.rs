@@ -6,6 +6,7 @@ use crate::{
     host::{Receiver, Sender, mailbox},
 };
 use proptest::prelude::*;
+use sha2::Digest;
 use std::time::Duration;
 
 /// A store at work, with both ends of its mailboxes.
@@ -320,7 +321,10 @@ fn a_snapshot_is_a_sound_file_of_its_moment_while_commits_go_on() {
         match running.host.run(parts.receive()).expect("a part") {
             SnapshotPart::Begin(len) => size = len,
             SnapshotPart::Data(bytes) => image.extend_from_slice(&bytes),
-            SnapshotPart::End => break,
+            SnapshotPart::End(hash) => {
+                assert_eq!(hash[..], sha2::Sha256::digest(&image)[..]);
+                break;
+            }
             SnapshotPart::Failed(fault) => panic!("{fault}"),
         }
     }
