@@ -123,7 +123,7 @@ fn a_store_on_a_real_disk_commits_reopens_snapshots_and_defragments() {
             match part {
                 SnapshotPart::Begin(_) => {}
                 SnapshotPart::Data(bytes) => image.extend_from_slice(&bytes),
-                SnapshotPart::End => return,
+                SnapshotPart::End(_) => return,
                 SnapshotPart::Failed(fault) => panic!("{fault}"),
             }
         }

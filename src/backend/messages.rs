@@ -108,8 +108,8 @@ pub enum SnapshotPart {
     Begin(u64),
     /// The next bytes, at most 256 KiB.
     Data(Bytes),
-    /// That was all.
-    End,
+    /// That was all, and this is its SHA-256.
+    End([u8; 32]),
     /// The file could not be read.
     Failed(StoreFault),
 }

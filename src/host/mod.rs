@@ -160,7 +160,7 @@ pub trait Net: Clone + 'static {
     /// Connects.
     fn connect(&self, address: SocketAddr) -> impl Future<Output = io::Result<Self::Stream>>;
     /// Lets a connection go to another core. Nothing may have been read from it.
-    fn release(&self, stream: Self::Stream) -> io::Result<Self::Moved>;
+    fn release(&self, stream: Self::Stream) -> Self::Moved;
     /// Takes over a connection that another core has released.
     fn adopt(&self, moved: Self::Moved) -> io::Result<Self::Stream>;
 }

@@ -59,16 +59,25 @@ impl Hashes {
 pub struct KeepSet {
     revisions: Vec<Revision>,
     position: usize,
+    /// Sorted when it is first asked, by whoever asks: of a million keys that takes tens of milliseconds, which the core
+    /// that has the index must not wait for.
+    is_sorted: bool,
 }
 
 impl KeepSet {
-    pub(super) fn new(mut revisions: Vec<Revision>) -> KeepSet {
-        revisions.sort_unstable();
-        KeepSet { revisions, position: 0 }
+    pub(super) fn new(revisions: Vec<Revision>) -> KeepSet {
+        KeepSet {
+            revisions,
+            ..KeepSet::default()
+        }
     }
 
     /// Whether `revision`, not below any asked for before, is in the set.
     pub fn contains(&mut self, revision: Revision) -> bool {
+        if !self.is_sorted {
+            self.revisions.sort_unstable();
+            self.is_sorted = true;
+        }
         while self.revisions.get(self.position).is_some_and(|kept| *kept < revision) {
             self.position += 1;
         }

@@ -7,8 +7,9 @@
 //!
 //! - timers and their cancellations are left in the queue until [`LEFT_MAX`] entries have gathered; then they go together,
 //!   those that were cancelled meanwhile as entries that do nothing, since glommio waits for their completion;
-//! - the time of the last timer that was not cancelled becomes the limit of the wait itself (IORING_ENTER_EXT_ARG);
-//! - the poll that links the rings goes with the wait, and stays for the next one until it has fired;
+//! - the time of the last timer that was not cancelled becomes the limit of the wait itself, which is one for sockets and
+//!   completions alike ([`readiness`]);
+//! - the poll that links the rings goes before the wait, and stays for the next one until it has fired;
 //! - a write and the fsync behind it, announced by [`expect`], go as one chain (IOSQE_IO_LINK): the kernel begins the
 //!   fsync when the write has ended in full, and cancels it otherwise. The write's own completion wakes nobody.
 //!
@@ -19,7 +20,6 @@
 use std::{
     cell::RefCell,
     ffi::{c_int, c_uint, c_void},
-    io,
     os::fd::RawFd,
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
@@ -30,6 +30,7 @@ use super::{
         ASYNC_CANCEL, Entry, FSYNC, IO_LINK, NOTHING, POLL_ADD, Queue, TIMEOUT, Timespec, WAITING_MAX, WRITE,
         WRITE_FIXED, set_time, time_of,
     },
+    readiness::{self, Slept},
     setup::Parameters,
     system,
 };
@@ -44,20 +45,10 @@ const ENTRY_PERIOD: Duration = Duration::from_micros(100);
 /// How long tasks may run before the rings are looked at, if they ask.
 const RUN_MAX: Duration = Duration::from_millis(1);
 
-/// IORING_ENTER_GETEVENTS and IORING_ENTER_EXT_ARG.
+/// IORING_ENTER_GETEVENTS.
 const GET_EVENTS: c_uint = 1 << 0;
-const EXTENDED_ARGUMENT: c_uint = 1 << 3;
 /// Bytes of the kernel's set of signals.
-const SIGNALS_BYTES: u32 = 8;
-
-/// `struct io_uring_getevents_arg`.
-#[repr(C)]
-struct WaitArgument {
-    signals: u64,
-    signals_bytes: u32,
-    wait_min_micros: u32,
-    time: u64,
-}
+const SIGNALS_BYTES: c_int = 8;
 
 /// A write and an fsync of one file, announced.
 struct Pair {
@@ -80,6 +71,8 @@ struct Rings {
     pair: Option<Pair>,
     /// When the main ring was last entered.
     entered: Option<Instant>,
+    /// A main ring whose queues could not be mapped.
+    unmapped: Option<RawFd>,
 }
 
 thread_local! {
@@ -104,6 +97,8 @@ pub(super) enum Role {
 pub(super) fn adopt(role: Role, fd: RawFd, parameters: &Parameters, shown: u32) {
     let queue = Queue::adopt(fd, parameters, shown);
     if role == Role::Main {
+        // Without it no socket can be had on this thread, and whoever asks for one is told.
+        _ = readiness::begin(fd);
         // What the kernel cannot do at once, an fsync above all, is done by workers of its own. On another core they are
         // woken by an interrupt, and wake this one by another: without this a lone put takes 10 to 50 us more.
         _ = system::keep_workers_here(fd);
@@ -111,6 +106,7 @@ pub(super) fn adopt(role: Role, fd: RawFd, parameters: &Parameters, shown: u32) 
     RINGS.with_borrow_mut(|rings| match role {
         Role::Main => {
             *rings = Rings {
+                unmapped: queue.is_none().then_some(fd),
                 main: queue,
                 ..Rings::default()
             }
@@ -344,7 +340,6 @@ impl Rings {
     /// glommio sleeps on the main ring.
     fn wait(&mut self) -> c_int {
         let Some(queue) = &mut self.main else { return 0 };
-        let mut count = 0;
         if let Some(latency) = &self.latency {
             let seen = latency.completions_seen();
             let is_linked = self.link.is_some_and(|(_, then)| then == seen);
@@ -357,37 +352,39 @@ impl Rings {
                     self.link = Some((entry.user_data, seen));
                 }
             }
-            count = queue.partition(|_, entry| is_link(entry));
+            let count = queue.partition(|_, entry| is_link(entry));
+            if count > 0 && take(queue, count) < 0 {
+                queue.show(true);
+                return -1;
+            }
         }
+        queue.show(true);
         let until = self
             .limit
             .map(|(_, limit)| Instant::now() + Duration::new(limit.seconds.max(0) as u64, limit.nanos.max(0) as u32));
-        let mut completions = 1;
         loop {
-            let result = wait_until(queue, count, completions, until);
-            self.entered = Some(Instant::now());
-            if result < 0 {
-                queue.show(true);
-                return result;
-            }
-            queue.took(result as u32);
-            queue.show(true);
-            count -= (result as u32).min(count);
-            if queue.completions() == 0 {
-                // The limit came, after something was submitted. For glommio it is as if a signal had come: it looks at
-                // its timers.
-                set_errno(libc::EINTR);
-                return -1;
-            }
             // A write whose sync is still to come is nothing to wake up for.
             let write = self.pair.as_ref().and_then(|pair| pair.write);
             let only = queue.only_completion();
             let is_write =
                 |(name, len): (u64, u32)| only.is_some_and(|only| only.user_data == name && only.result == len as i32);
-            if completions > 1 || !write.is_some_and(is_write) {
+            let is_early = write.is_some_and(is_write);
+            if queue.completions() > 0 && !is_early {
                 return 0;
             }
-            completions = 2;
+            // For glommio all that is not a completion is as if a signal had come: it looks at its timers, and runs who is
+            // ready.
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                set_errno(libc::EINTR);
+                return -1;
+            }
+            let slept = readiness::sleep(left);
+            self.entered = Some(Instant::now());
+            if slept == Slept::Woken {
+                set_errno(libc::EINTR);
+                return -1;
+            }
         }
     }
 }
@@ -410,42 +407,23 @@ fn submit(queue: &mut Queue, count: u32, asked: c_uint) -> c_int {
 /// Enters the kernel for the next `count` entries; how many it took, or -1 with the reason in errno.
 fn take(queue: &mut Queue, count: u32) -> c_int {
     // SAFETY: the ring is this thread's, and so are the entries.
-    let taken = unsafe { enter(queue.fd, count, 0, 0, std::ptr::null(), SIGNALS_BYTES as c_int) };
+    let taken = unsafe { enter(queue.fd, count, 0, 0, std::ptr::null(), SIGNALS_BYTES) };
     if taken > 0 {
         queue.took(taken as u32);
     }
     taken
 }
 
-fn wait_until(queue: &Queue, count: u32, completions: u32, until: Option<Instant>) -> c_int {
-    let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-    let time = left.map(|left| Timespec {
-        seconds: left.as_secs() as i64,
-        nanos: i64::from(left.subsec_nanos()),
-    });
-    let argument = WaitArgument {
-        signals: 0,
-        signals_bytes: SIGNALS_BYTES,
-        wait_min_micros: 0,
-        time: time.as_ref().map_or(0, |time| std::ptr::from_ref(time) as u64),
-    };
-    let flags = GET_EVENTS | EXTENDED_ARGUMENT;
-    let address = (&raw const argument).cast::<c_void>();
-    // SAFETY: the ring is this thread's; the argument and the time that it leads to live until the call returns.
-    let result = unsafe {
-        enter(
-            queue.fd,
-            count,
-            completions,
-            flags,
-            address,
-            size_of::<WaitArgument>() as c_int,
-        )
-    };
-    if result < 0 && io::Error::last_os_error().raw_os_error() == Some(libc::ETIME) {
-        set_errno(libc::EINTR);
+/// The wait where the queues are not ours to see: until a socket is ready, or perhaps something has completed. liburing looks,
+/// and comes again if not.
+fn wait_for_any() -> c_int {
+    match readiness::sleep(None) {
+        Slept::Woken => {
+            set_errno(libc::EINTR);
+            -1
+        }
+        Slept::Interrupted => 0,
     }
-    result
 }
 
 fn set_errno(code: c_int) {
@@ -489,6 +467,8 @@ unsafe extern "C" fn __wrap___sys_io_uring_enter(
     signals: *const c_void,
 ) -> c_int {
     let is_submission = min_complete == 0 && flags == 0;
+    // Each pass of glommio's loop comes by here, also where tasks run without end.
+    readiness::look(ENTRY_PERIOD);
     let answer = RINGS.with_borrow_mut(|rings| match role_of(rings, fd) {
         Some(Role::Main) if is_submission => Some(rings.submit(to_submit)),
         Some(Role::Latency) if is_submission => Some(rings.submit_timers(to_submit)),
@@ -497,7 +477,7 @@ unsafe extern "C" fn __wrap___sys_io_uring_enter(
     match answer {
         Some(answer) => answer,
         // SAFETY: passes on the caller's own arguments.
-        None => unsafe { enter(fd, to_submit, min_complete, flags, signals, SIGNALS_BYTES as c_int) },
+        None => unsafe { enter(fd, to_submit, min_complete, flags, signals, SIGNALS_BYTES) },
     }
 }
 
@@ -517,6 +497,7 @@ unsafe extern "C" fn __wrap___sys_io_uring_enter2(
     let is_wait = to_submit == 0 && min_complete == 1 && flags == GET_EVENTS && argument.is_null();
     let answer = RINGS.with_borrow_mut(|rings| match role_of(rings, fd) {
         Some(Role::Main) if is_wait => Some(rings.wait()),
+        None if is_wait && rings.unmapped == Some(fd) => Some(wait_for_any()),
         _ => None,
     });
     match answer {

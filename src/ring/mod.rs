@@ -5,12 +5,13 @@
 //!   RingHost (one per executor)                     ThreadHost (the store thread)
 //!   ├─ RingDisk: direct files on the ring,          ├─ ThreadDisk: every call blocks
 //!   │            the rest on a blocking thread      └─ NoNet: the store thread has no sockets
-//!   └─ RingNet:  our sockets, glommio's readiness
+//!   └─ RingNet:  our sockets, our readiness
 //!              both: files.rs (calls), map.rs (mappings), system.rs (what std has no name for)
 //! ```
 //!
 //! glommio 0.9.0 is used as published; what it lacks is made up for from outside: [`setup`] adds a ring flag,
-//! [`enter`] keeps needless calls from the kernel and has a write and its sync made one request, [`executor`] keeps a guard timer against its lost wake-up, and [`net`] binds its own sockets.
+//! [`enter`] keeps needless calls from the kernel and has a write and its sync made one request, [`executor`] keeps a guard timer against its lost wake-up, and [`net`] binds
+//! and awaits its own sockets.
 
 pub mod disk;
 pub mod enter;
@@ -28,6 +29,7 @@ mod buffer;
 mod detached;
 mod files;
 mod queue;
+mod readiness;
 mod system;
 
 pub use disk::{RingBuffer, RingDisk, RingFile};

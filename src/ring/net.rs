@@ -1,20 +1,23 @@
 //! Sockets of one executor: bound by us, since glommio's own bind shares the port with whoever asks (SO_REUSEPORT) and
-//! would hide a second server; awaited by glommio.
+//! would hide a second server; awaited by us too ([`readiness`]), since glommio asks anew for each read.
 //!
-//! What a request costs here: one `recv` per readable event (a short read asks the ring to watch for more at once, so
-//! that the next poll makes no call in vain) and one `send` per write.
+//! What a request costs here: one `recv` when there is something to read (a short read is known to have taken all), one
+//! `send` per write, and its part of a call that tells of all sockets that have become ready.
 
 use std::{
+    future::poll_fn,
     io,
-    net::{SocketAddr, TcpListener as SystemListener, TcpStream as SystemStream},
-    pin::Pin,
-    task::{Context, Poll, Waker},
+    net::{Shutdown, SocketAddr, TcpListener as SystemListener, TcpStream as SystemStream},
+    task::{Context, Poll},
 };
 
-use futures_lite::io::{AsyncRead, AsyncWrite};
-use glommio::net::{TcpListener, TcpStream};
+use glommio::net::TcpStream;
 
-use super::{enter, system};
+use super::{
+    enter,
+    readiness::{self, Registration},
+    system,
+};
 use crate::host::{Listener, Net, Stream};
 
 /// Connections that may wait to be accepted (the kernel caps this at net.core.somaxconn).
@@ -28,12 +31,15 @@ pub struct RingNet {
 
 /// A bound socket of one executor.
 pub struct RingListener {
-    listener: TcpListener,
+    // Before the socket, so that it goes before it.
+    registration: Registration,
+    socket: SystemListener,
 }
 
-/// A connection of one executor. Reads and writes are polled by one task; a waker per direction is kept by glommio.
+/// A connection of one executor. Reads and writes are polled by one task.
 pub struct RingStream {
-    stream: TcpStream,
+    registration: Registration,
+    socket: SystemStream,
 }
 
 impl RingNet {
@@ -43,10 +49,10 @@ impl RingNet {
     }
 
     /// Takes over a socket that listens already ([`bind`]).
-    pub fn adopt_listener(&self, socket: SystemListener) -> RingListener {
-        RingListener {
-            listener: system::glommio_listener(socket),
-        }
+    pub fn adopt_listener(&self, socket: SystemListener) -> io::Result<RingListener> {
+        socket.set_nonblocking(true)?;
+        let registration = readiness::register(&socket)?;
+        Ok(RingListener { registration, socket })
     }
 }
 
@@ -74,75 +80,77 @@ impl Net for RingNet {
     type Moved = SystemStream;
 
     fn listen(&self, address: SocketAddr) -> io::Result<RingListener> {
-        bind(address).map(|socket| self.adopt_listener(socket))
+        self.adopt_listener(bind(address)?)
     }
 
     async fn connect(&self, address: SocketAddr) -> io::Result<RingStream> {
         let stream = TcpStream::connect(address).await.map_err(io::Error::from)?;
-        stream.set_nodelay(true).map_err(io::Error::from)?;
-        Ok(RingStream { stream })
+        self.adopt(SystemStream::from(system::duplicate(&stream)?))
     }
 
-    fn release(&self, stream: RingStream) -> io::Result<SystemStream> {
-        system::duplicate(&stream.stream).map(SystemStream::from)
+    fn release(&self, stream: RingStream) -> SystemStream {
+        let RingStream { registration, socket } = stream;
+        drop(registration);
+        socket
     }
 
     fn adopt(&self, socket: SystemStream) -> io::Result<RingStream> {
         socket.set_nodelay(true)?;
-        Ok(RingStream {
-            stream: system::glommio_stream(socket),
-        })
+        let registration = readiness::register(&socket)?;
+        Ok(RingStream { registration, socket })
     }
 }
 
 impl Listener for RingListener {
     type Stream = RingStream;
 
-    /// The next connection. Dropping the future may lose a connection that arrives at that moment: the accept loop is
-    /// dropped only with the listener.
+    /// The next connection. None is lost by dropping the future.
     async fn accept(&self) -> io::Result<(RingStream, SocketAddr)> {
-        loop {
-            let stream = self.listener.accept().await.map_err(io::Error::from)?;
-            // glommio's first try is an `accept` without close-on-exec.
-            system::set_close_on_exec(system::borrow(&stream))?;
-            stream.set_nodelay(true).map_err(io::Error::from)?;
-            match stream.peer_addr() {
-                Ok(address) => return Ok((RingStream { stream }, address)),
-                // The peer hung up while it waited in the backlog.
-                Err(_) => continue,
-            }
-        }
+        let mut accepted = None;
+        poll_fn(|context| {
+            readiness::running();
+            enter::relax();
+            let call = || {
+                accepted = Some(self.socket.accept()?);
+                // There may be more.
+                Ok(0)
+            };
+            self.registration.poll_read(context, 0, call)
+        })
+        .await?;
+        let (socket, address) = accepted.expect("a connection was accepted");
+        Ok((RingNet::new().adopt(socket)?, address))
     }
 
     fn local_address(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr().map_err(io::Error::from)
+        self.socket.local_addr()
     }
 }
 
 impl RingStream {
     /// Our address.
     pub fn local_address(&self) -> io::Result<SocketAddr> {
-        self.stream.local_addr().map_err(io::Error::from)
+        self.socket.local_addr()
     }
 }
 
 impl Stream for RingStream {
     fn poll_read(&mut self, context: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        readiness::running();
         // A peer that never pauses may keep this core's tasks going without end.
         enter::relax();
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let room = buffer.len();
+        self.registration
+            .poll_read(context, room, || system::receive(&self.socket, buffer))
     }
 
     fn poll_write(&mut self, context: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, buffer)
+        self.registration
+            .poll_write(context, || system::send(&self.socket, buffer))
     }
 
     fn shutdown_write(&mut self) -> io::Result<()> {
-        // glommio closes the direction in place and never waits.
-        match Pin::new(&mut self.stream).poll_close(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(result) => result,
-            Poll::Pending => unreachable!("glommio's close of a direction is one system call"),
-        }
+        self.socket.shutdown(Shutdown::Write)
     }
 }
 
@@ -295,7 +303,7 @@ mod tests {
             let address = listener.local_address().unwrap();
             let mut client = host.net().connect(address).await.unwrap();
             let (accepted, _) = listener.accept().await.unwrap();
-            let socket = host.net().release(accepted).unwrap();
+            let socket = host.net().release(accepted);
             assert!(socket.nodelay().unwrap());
             let flags = crate::ring::system::descriptor_flags(&socket).unwrap();
             assert_eq!(flags & libc::FD_CLOEXEC, libc::FD_CLOEXEC);

@@ -78,12 +78,6 @@ pub fn status_flags(file: impl AsFd) -> io::Result<libc::c_int> {
     }
 }
 
-/// Marks a descriptor to be closed on exec.
-pub fn set_close_on_exec(file: impl AsFd) -> io::Result<()> {
-    // SAFETY: takes a descriptor that is borrowed for the call.
-    check(unsafe { libc::fcntl(file.as_fd().as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) })
-}
-
 /// A second descriptor of what another owner has open.
 pub fn duplicate(owner: &impl AsRawFd) -> io::Result<OwnedFd> {
     borrow(owner).try_clone_to_owned()
@@ -102,18 +96,109 @@ pub fn set_backlog(listener: &TcpListener, connections: i32) -> io::Result<()> {
     check(unsafe { libc::listen(listener.as_raw_fd(), connections) })
 }
 
-/// Gives a listening socket to glommio.
-pub fn glommio_listener(listener: TcpListener) -> glommio::net::TcpListener {
-    use std::os::fd::{FromRawFd, IntoRawFd};
-    // SAFETY: the descriptor is a listening TCP socket and its ownership is passed on.
-    unsafe { glommio::net::TcpListener::from_raw_fd(listener.into_raw_fd()) }
+/// Receives what is there without waiting.
+pub fn receive(socket: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: the pointer and length are those of a slice that is ours to write.
+    let count = unsafe {
+        let pointer = buffer.as_mut_ptr().cast();
+        libc::recv(socket.as_raw_fd(), pointer, buffer.len(), libc::MSG_DONTWAIT)
+    };
+    usize::try_from(count).map_err(|_| io::Error::last_os_error())
 }
 
-/// Gives a connected socket to this core's glommio executor.
-pub fn glommio_stream(stream: TcpStream) -> glommio::net::TcpStream {
-    use std::os::fd::{FromRawFd, IntoRawFd};
-    // SAFETY: the descriptor is a connected TCP socket and its ownership is passed on.
-    unsafe { glommio::net::TcpStream::from_raw_fd(stream.into_raw_fd()) }
+/// Sends what there is room for without waiting.
+pub fn send(socket: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: the pointer and length are those of a slice that outlives the call.
+    let count = unsafe { libc::send(socket.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags) };
+    usize::try_from(count).map_err(|_| io::Error::last_os_error())
+}
+
+/// A new epoll.
+pub fn epoll() -> io::Result<OwnedFd> {
+    use std::os::fd::FromRawFd;
+    // SAFETY: takes a number.
+    match unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) } {
+        -1 => Err(io::Error::last_os_error()),
+        // SAFETY: the descriptor is new and nobody else's.
+        fd => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+    }
+}
+
+/// Something that an epoll told of.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub struct EpollEvent(libc::epoll_event);
+
+impl EpollEvent {
+    /// What happened, as the kernel's flags.
+    pub fn what(&self) -> u32 {
+        self.0.events
+    }
+
+    /// The name that it was added under.
+    pub fn name(&self) -> u64 {
+        self.0.u64
+    }
+}
+
+/// Adds a descriptor to an epoll, which forgets it when it is closed.
+pub fn epoll_add(epoll: &OwnedFd, fd: RawFd, wanted: libc::c_int, name: u64) -> io::Result<()> {
+    let mut event = libc::epoll_event {
+        events: wanted as u32,
+        u64: name,
+    };
+    // SAFETY: takes descriptors as numbers and a pointer to a struct that outlives the call.
+    check(unsafe { libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &mut event) })
+}
+
+/// Takes a descriptor out of an epoll.
+pub fn epoll_remove(epoll: &OwnedFd, fd: RawFd) -> io::Result<()> {
+    // SAFETY: takes descriptors as numbers; the kernel wants no event here.
+    check(unsafe { libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_DEL, fd, std::ptr::null_mut()) })
+}
+
+/// Waits until an epoll has something to tell, at most for `limit`; as many events as `events` has room for.
+pub fn epoll_wait(epoll: &OwnedFd, events: &mut Vec<EpollEvent>, limit: Option<Duration>) -> io::Result<()> {
+    events.clear();
+    let room = events.capacity();
+    let pointer = events.as_mut_ptr();
+    let time = limit.map(|limit| libc::timespec {
+        tv_sec: limit.as_secs() as libc::time_t,
+        tv_nsec: libc::c_long::from(limit.subsec_nanos() as i32),
+    });
+    // SAFETY: the kernel writes at most `room` events at the pointer, which is the vector's own memory (the struct around an
+    // event is transparent), and reads the time, which outlives the call.
+    let mut count = unsafe {
+        let time = time.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+        let signals = std::ptr::null::<libc::sigset_t>();
+        libc::syscall(
+            libc::SYS_epoll_pwait2,
+            epoll.as_raw_fd(),
+            pointer,
+            room,
+            time,
+            signals,
+            0,
+        )
+    };
+    // Linux before 5.11 does not have the call, and some sandboxes do not know it.
+    if count < 0
+        && matches!(
+            io::Error::last_os_error().raw_os_error(),
+            Some(libc::ENOSYS | libc::EPERM)
+        )
+    {
+        let millis = limit.map_or(-1, |limit| {
+            limit.as_micros().div_ceil(1000).min(i32::MAX as u128) as libc::c_int
+        });
+        // SAFETY: as above.
+        count = unsafe { libc::epoll_wait(epoll.as_raw_fd(), pointer.cast(), room as libc::c_int, millis) }.into();
+    }
+    let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
+    // SAFETY: the kernel has written so many, and there was room for them.
+    unsafe { events.set_len(count) };
+    Ok(())
 }
 
 /// Fills `bytes` from the operating system's generator; waits for it to be seeded, early in a machine's life.

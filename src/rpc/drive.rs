@@ -1,7 +1,7 @@
 //! Moves bytes between a socket and its session. One task for each connection; answers of one turn leave in one write.
 
 use std::{
-    future::poll_fn,
+    future::{Future, poll_fn},
     io,
     rc::Rc,
     task::{Context, Poll, ready},
@@ -33,25 +33,30 @@ const IDLE_INPUT_BYTES_MAX: usize = 4096;
 
 /// Serves one connection until it ends. `scratch` is shared by the connections of a core, so that an idle one holds no
 /// read buffer. `outbox` is the connection's at the service's desk.
-pub async fn serve<H: Host, S: Stream>(
+pub fn serve<H: Host, S: Stream>(
     host: H,
     stream: S,
     service: Rc<Service>,
     outbox: Rc<Outbox>,
     scratch: Rc<Scratch>,
-) {
+) -> impl Future<Output = ()> {
     let session = Session::new(service, outbox, host.now());
-    let mut connection = Connection {
+    // In memory of its own: each future that waits for this one would have room for two of it.
+    let mut connection = Box::new(Connection {
         host,
         stream,
         session,
         scratch,
         input: BytesMut::new(),
         is_ended: false,
-    };
-    if let Err(error) = poll_fn(|context| connection.poll(context)).await {
-        tracing::debug!(%error, "connection failed");
-    }
+    });
+    poll_fn(move |context| {
+        connection.poll(context).map(|ended| {
+            if let Err(error) = ended {
+                tracing::debug!(%error, "connection failed");
+            }
+        })
+    })
 }
 
 /// Memory for one read.

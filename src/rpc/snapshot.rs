@@ -17,7 +17,6 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use prost::Message;
-use sha2::{Digest, Sha256};
 
 use super::desk::Outbox;
 use crate::{
@@ -111,8 +110,8 @@ pub struct SnapshotSender {
     pump: Rc<Pump>,
     version: String,
     remaining: u64,
-    /// `None` when it is sent.
-    hash: Option<Sha256>,
+    /// The hash of all, when it is known and not sent yet.
+    hash: Option<[u8; 32]>,
     data: Bytes,
     /// Less than a message's worth, while more is to come.
     gathered: BytesMut,
@@ -137,7 +136,7 @@ impl SnapshotSender {
             pump,
             version,
             remaining: 0,
-            hash: Some(Sha256::new()),
+            hash: None,
             data: Bytes::new(),
             gathered: BytesMut::new(),
             is_over: false,
@@ -154,7 +153,7 @@ impl SnapshotSender {
                 let Some(hash) = self.hash.take() else {
                     return SnapshotStep::End(Status::OK);
                 };
-                return self.message(Bytes::copy_from_slice(&hash.finalize()));
+                return self.message(Bytes::copy_from_slice(&hash));
             }
             let part = self.feed.pop();
             self.pump.wake();
@@ -162,8 +161,9 @@ impl SnapshotSender {
                 None => return SnapshotStep::Wait,
                 Some(SnapshotPart::Begin(size)) => self.remaining = size,
                 Some(SnapshotPart::Data(data)) => self.data = data,
-                Some(SnapshotPart::End) => {
+                Some(SnapshotPart::End(hash)) => {
                     self.is_over = true;
+                    self.hash = Some(hash);
                     if !self.gathered.is_empty() {
                         let rest = self.gathered.split().freeze();
                         return self.blob(rest);
@@ -189,9 +189,6 @@ impl SnapshotSender {
     }
 
     fn blob(&mut self, blob: Bytes) -> SnapshotStep {
-        if let Some(hash) = &mut self.hash {
-            hash.update(&blob);
-        }
         self.remaining = self.remaining.saturating_sub(blob.len() as u64);
         self.message(blob)
     }

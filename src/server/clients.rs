@@ -1,6 +1,6 @@
 //! The ports that clients come to: who listens, what is served there, and on which core.
 
-use std::{net::ToSocketAddrs, rc::Rc, sync::Arc, time::Duration};
+use std::{net::ToSocketAddrs, pin::Pin, rc::Rc, sync::Arc, time::Duration};
 
 use tracing::info;
 
@@ -160,13 +160,7 @@ pub(super) fn spawn_accept<H: Host>(
             task_host.spawn(async move {
                 let serving = host.clone();
                 serve(&host, listener, config, &stop, move |stream, _| {
-                    begin(
-                        serving.clone(),
-                        stream,
-                        service.clone(),
-                        scratch.clone(),
-                        fronts.clone(),
-                    )
+                    begin(serving.clone(), stream, service.clone(), scratch.clone(), &fronts)
                 })
                 .await;
             });
@@ -174,20 +168,25 @@ pub(super) fn spawn_accept<H: Host>(
     });
 }
 
+/// A connection's task.
+type Serving = Pin<Box<dyn Future<Output = ()>>>;
+
 /// Serves a new connection here, or gives it to a front, until it ends.
-async fn begin<H: Host>(
+fn begin<H: Host>(
     host: H,
     stream: <H::Net as Net>::Stream,
     service: Rc<Service>,
     scratch: Rc<Scratch>,
-    fronts: Rc<Fronts<MovedOf<H>>>,
-) {
-    let Some(bridge) = fronts.choose() else {
-        let outbox = service.desk.open();
-        return serve_connection(host, stream, service, outbox, scratch).await;
-    };
-    match host.net().release(stream) {
-        Ok(moved) => bridge.give(moved, service.http.port).await,
-        Err(error) => tracing::debug!(%error, "connection failed"),
+    fronts: &Fronts<MovedOf<H>>,
+) -> Serving {
+    match fronts.choose() {
+        None => {
+            let outbox = service.desk.open();
+            Box::pin(serve_connection(host, stream, service, outbox, scratch))
+        }
+        Some(bridge) => {
+            let moved = host.net().release(stream);
+            Box::pin(bridge.clone().give(moved, service.http.port))
+        }
     }
 }

@@ -201,7 +201,7 @@ async fn collect(mut parts: Receiver<SnapshotPart>) -> Option<Vec<u8>> {
         match parts.receive().await? {
             SnapshotPart::Begin(_) => {}
             SnapshotPart::Data(bytes) => database.extend_from_slice(&bytes),
-            SnapshotPart::End => return Some(database),
+            SnapshotPart::End(_) => return Some(database),
             SnapshotPart::Failed(_) => return None,
         }
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{
-    Outcome, Store, tell,
+    Outcome, Store, burial, tell,
     volume::{Cost, MapOf, Volume},
 };
 use crate::{
@@ -47,14 +47,16 @@ impl<H: Host> Store<H> {
         let options = self.volume.options().clone();
         let renamed = self.host.disk().rename(path, &options.path).await;
         renamed.map_err(|error| StoreFault::Io("rename", error))?;
-        self.volume = Volume::open(self.host.clone(), options)
+        let successor = Volume::open(self.host.clone(), options)
             .await
             .map_err(|fault| match fault {
                 OpenFault::Io(operation, error) => StoreFault::Io(operation, error),
                 OpenFault::Page(fault) => StoreFault::Page(fault),
                 fault => StoreFault::Io("open", std::io::Error::other(fault.to_string())),
             })?;
+        let old = std::mem::replace(&mut self.volume, successor);
         self.volume.sync_name().await?;
+        self.host.spawn(burial::bury(self.host.clone(), old));
         let report = self.report(None, Cost::default(), started);
         Ok(tell(events, StoreEvent::Installed(report)).await)
     }

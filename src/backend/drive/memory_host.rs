@@ -61,6 +61,17 @@ impl MemoryHost {
         self.0.disk.0.borrow()[Path::new(path)].lock().unwrap().content.clone()
     }
 
+    /// Tells the length of a file, also when another has its name.
+    pub(super) fn len_of(&self, path: &str) -> impl Fn() -> usize + use<> {
+        let file = self.0.disk.0.borrow()[Path::new(path)].clone();
+        move || file.lock().unwrap().content.len()
+    }
+
+    /// Lets time pass.
+    pub(super) fn rest(&self, duration: Duration) {
+        self.run(self.sleep_until(self.now() + duration));
+    }
+
     /// Takes what was done to a file since the last call.
     pub(super) fn take_log(&self, path: &str) -> Vec<Done> {
         std::mem::take(&mut self.0.disk.0.borrow()[Path::new(path)].lock().unwrap().log)
@@ -367,8 +378,8 @@ impl Net for NoNet {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    fn release(&self, stream: NoSocket) -> io::Result<NoSocket> {
-        Ok(stream)
+    fn release(&self, stream: NoSocket) -> NoSocket {
+        stream
     }
 
     fn adopt(&self, moved: NoSocket) -> io::Result<NoSocket> {

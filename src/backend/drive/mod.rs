@@ -3,6 +3,7 @@
 //! It runs on a thread of its own or as one task among others; it is the only one that writes the file. A fault in a commit
 //! ends it, and with it the process, since nobody knows any more what is durable.
 
+mod burial;
 mod defragment;
 mod install;
 mod snapshot;
@@ -70,6 +71,13 @@ type JobOf<H> = Box<dyn StoreJob<MapOf<H>>>;
 enum Read<H: Host> {
     Job(JobId, JobOf<H>),
     Hash(JobId, HashJob<MapOf<H>>),
+}
+
+/// A defragmentation whose file has taken the place of the old one.
+struct Replaced<H: Host> {
+    old: Volume<H>,
+    report: DefragmentReport,
+    started: Monotonic,
 }
 
 /// What goes on side by side. A compaction may take minutes, and nobody who asks for a hash waits for it.
@@ -181,7 +189,8 @@ impl<H: Host> Store<H> {
             StoreRequest::Install(path) => return self.install(&path, events).await,
             StoreRequest::Snapshot(sink) => {
                 let pin = self.volume.current().clone();
-                self.host.spawn(snapshot::stream(self.volume.file.clone(), pin, sink));
+                self.host
+                    .spawn(snapshot::stream(self.host.clone(), self.volume.file.clone(), pin, sink));
             }
         }
         Ok(Outcome::GoOn)
@@ -367,9 +376,10 @@ impl<H: Host> Store<H> {
                 self.defragments.push_front(id);
                 Ok(Outcome::GoOn)
             }
-            Ok(Some((report, started))) => {
+            Ok(Some(Replaced { old, report, started })) => {
                 // From here on nobody can say which of the files a restart would find, until this is done: no way back.
                 self.volume.sync_name().await?;
+                self.host.spawn(burial::bury(self.host.clone(), old));
                 let committed = StoreEvent::Committed(self.report(None, Cost::default(), started));
                 match tell(events, committed).await {
                     Outcome::GoOn => Ok(tell(events, StoreEvent::Defragmented(id, report)).await),
@@ -388,7 +398,7 @@ impl<H: Host> Store<H> {
         }
     }
 
-    async fn defragment_slice(&mut self) -> Result<Option<(DefragmentReport, Monotonic)>, OpenFault> {
+    async fn defragment_slice(&mut self) -> Result<Option<Replaced<H>>, OpenFault> {
         let Some(defragmentation) = &mut self.defragmentation else {
             self.defragmentation = Some(Defragmentation::begin(&self.host, &self.volume).await?);
             return Ok(None);
@@ -405,9 +415,9 @@ impl<H: Host> Store<H> {
             duration: self.host.now().since(started),
         };
         // Versions of the old file live on in whoever holds them, with its mapping.
-        self.volume = successor;
+        let old = std::mem::replace(&mut self.volume, successor);
         self.defragmentation = None;
-        Ok(Some((report, started)))
+        Ok(Some(Replaced { old, report, started }))
     }
 }
 

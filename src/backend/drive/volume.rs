@@ -270,6 +270,18 @@ impl<H: Host> Volume<H> {
         self.freelist.release(&living);
     }
 
+    /// Whether somebody else holds a version of this file.
+    pub(super) fn is_held(&mut self) -> bool {
+        self.living.retain_mut(|root| Arc::get_mut(root).is_none());
+        // The current version has two owners here: nobody can make a third out of those.
+        self.living.len() > 1 || Arc::strong_count(&self.current.0) > 2
+    }
+
+    /// Bytes of the file, unused ones included.
+    pub(super) fn file_size(&self) -> u64 {
+        self.file_size
+    }
+
     /// Every page is reached by the newest version, or free, or pending; none that a living version reaches is free.
     #[cfg(test)]
     pub(super) fn assert_accounted(&self) {

@@ -111,7 +111,7 @@ impl<C> Bridge<C> {
     }
 
     /// Gives it a connection, and waits until that is gone.
-    pub async fn give(&self, connection: C, port: Port) {
+    pub async fn give(self: Rc<Self>, connection: C, port: Port) {
         let outbox = self.desk.open_for_front(self.woken.clone());
         let ticket = outbox.ticket(0, Method::Status);
         self.arrivals.borrow_mut().push(Arrival {

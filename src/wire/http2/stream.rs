@@ -45,7 +45,8 @@ impl<A> Default for StreamTable<A> {
     fn default() -> StreamTable<A> {
         StreamTable {
             order: VecDeque::new(),
-            slab: Slab::new(),
+            // Most connections have one call at a time, and a vector would begin with room for four.
+            slab: Slab::with_capacity(1),
         }
     }
 }

@@ -6,6 +6,7 @@ use crate::{
     host::{Receiver, Sender, mailbox},
 };
 use proptest::prelude::*;
+use sha2::Digest;
 use std::time::Duration;
 
 /// A store at work, with both ends of its mailboxes.
@@ -320,7 +321,10 @@ fn a_snapshot_is_a_sound_file_of_its_moment_while_commits_go_on() {
         match running.host.run(parts.receive()).expect("a part") {
             SnapshotPart::Begin(len) => size = len,
             SnapshotPart::Data(bytes) => image.extend_from_slice(&bytes),
-            SnapshotPart::End => break,
+            SnapshotPart::End(hash) => {
+                assert_eq!(hash[..], sha2::Sha256::digest(&image)[..]);
+                break;
+            }
             SnapshotPart::Failed(fault) => panic!("{fault}"),
         }
     }
@@ -348,6 +352,7 @@ fn defragmentation_shrinks_the_file_while_it_is_read_and_written() {
     let size_before = running.backend.size();
     let pin = running.backend.pin();
     let pinned = contents(&pin);
+    let old_len = running.host.len_of(PATH);
     running.send(StoreRequest::Defragment(JobId(8)));
     let mut key = 40_000;
     let report = loop {
@@ -381,7 +386,15 @@ fn defragmentation_shrinks_the_file_while_it_is_read_and_written() {
     running.committed();
     let expected = 2999 + (key - 40_000);
     assert_eq!(running.pairs().len() as u64, expected);
-    assert_eq!(contents(&pin), pinned);
+    running.host.rest(Duration::from_secs(5));
+    assert_eq!(
+        contents(&pin),
+        pinned,
+        "the old file stays for as long as somebody reads it"
+    );
+    drop(pin);
+    running.host.rest(Duration::from_secs(5));
+    assert_eq!(old_len(), 0, "and then its blocks are given back");
     assert_eq!(running.host.file_names(), [PathBuf::from(PATH)]);
     assert_sound(running.host.content(PATH));
     let copy = MemoryHost::default();
