@@ -32,12 +32,14 @@ use crate::{
 /// Where a thread is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
-    Idle,
+    Connect,
     Load,
     Watch,
     Ready,
     Run,
     Drain,
+    /// Connections may end.
+    Over,
 }
 
 /// A unary method.
@@ -156,7 +158,7 @@ impl Crew {
         };
         let crew = Crew {
             thread,
-            phase: Phase::Idle,
+            phase: Phase::Connect,
             keys: KeySource::new(plan.keys.clone(), thread, threads),
             values: ValueSource::new(plan.values, &mut random),
             clients: vec![ClientState::default(); clients as usize],

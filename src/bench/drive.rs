@@ -114,7 +114,7 @@ impl<H: Host> Run<H> {
         let processor_time = (self.processor_time)() - used_before;
         self.drain_events(&crew).await?;
         let mut crew = crew.borrow_mut();
-        crew.phase = Phase::Idle;
+        crew.phase = Phase::Over;
         Ok(Measured {
             elapsed: crew.last_ended.since(crew.record_from),
             processor_time,

@@ -107,7 +107,7 @@ impl Session {
     pub fn lost(&mut self, reason: &str) {
         self.connection.receive_end();
         let mut crew = self.crew.borrow_mut();
-        if crew.phase != Phase::Idle {
+        if crew.phase != Phase::Over {
             crew.fail(format!("the server ended a connection: {reason}"));
         }
     }
@@ -125,7 +125,7 @@ impl Session {
             return;
         }
         match crew.phase {
-            Phase::Idle | Phase::Ready | Phase::Drain => {}
+            Phase::Connect | Phase::Ready | Phase::Drain | Phase::Over => {}
             Phase::Load => self.send_jobs(crew, now),
             Phase::Watch => self.open_streams(crew, now),
             Phase::Run => self.send_load(crew, now),
@@ -160,7 +160,7 @@ impl Session {
             ClientEvent::Message { stream, message } => self.take_message(stream, message, crew, now),
             ClientEvent::Finished { stream, status, .. } => match self.uses.remove(&stream.0) {
                 Some(Use::Unary(flight)) => self.take_end(flight, &status, crew, now),
-                Some(_) if crew.phase != Phase::Idle => Err(format!("a stream ended: {}", status_text(&status))),
+                Some(_) if crew.phase != Phase::Over => Err(format!("a stream ended: {}", status_text(&status))),
                 _ => Ok(()),
             },
             ClientEvent::GoAway { debug, .. } => {
