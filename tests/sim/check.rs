@@ -199,7 +199,12 @@ impl Truth<'_> {
                     self.events(revision)
                 ));
             }
-            let expected = expected.expect("a change has an answer");
+            let Some(expected) = expected else {
+                return Err(format!(
+                    "{:?} was acknowledged at revision {revision}, where no change can be",
+                    op.request
+                ));
+            };
             if without_headers(answer) != without_headers(&expected) {
                 return Err(format!(
                     "{:?} was answered {answer:?} instead of {expected:?}",
