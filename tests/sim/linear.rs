@@ -31,8 +31,8 @@ use crate::{
 };
 
 /// Applications of the model before a search is given up. A run of the simulator needs some ten thousands, a million where
-/// hundreds of requests had no answer.
-pub const STEPS_MAX: u64 = 20_000_000;
+/// hundreds of requests had no answer; one in some thousands, with many equal requests of unknown outcome, a hundred million.
+pub const STEPS_MAX: u64 = 200_000_000;
 
 /// Whether a history is linearizable: as a whole, and key by key.
 ///
