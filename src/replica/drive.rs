@@ -411,7 +411,12 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
         let wants = |key: &[u8]| self.watches.wants_history_of(key);
         let (from, to, previous) = (request.from, request.to, request.previous);
         let slice = history_slice(state.store(), state.tree(), from, to, bounds, previous, wants);
+        // Whoever needs what is gone is told so, however it went: else it would be asked for again without end.
+        let compacted = slice.is_err().then(|| state.store().compact_revision());
         self.watches.feed_history(slice);
+        if let Some(revision) = compacted {
+            self.watches.compacted(revision);
+        }
         // There may be more, for these watchers or for others.
         self.desk.replica_notify().notify();
     }
