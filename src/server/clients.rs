@@ -186,7 +186,7 @@ fn begin<H: Host>(
         }
         Some(bridge) => {
             let moved = host.net().release(stream);
-            Box::pin(bridge.clone().give(moved, service.http.port))
+            Box::pin(bridge.give(moved, service.http.port))
         }
     }
 }

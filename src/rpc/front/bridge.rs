@@ -110,8 +110,8 @@ impl<C> Bridge<C> {
         self.connections.get()
     }
 
-    /// Gives it a connection, and waits until that is gone.
-    pub async fn give(self: Rc<Self>, connection: C, port: Port) {
+    /// Gives it a connection, which counts from now on; the future waits until that is gone.
+    pub fn give(&self, connection: C, port: Port) -> impl Future<Output = ()> + use<C> {
         let outbox = self.desk.open_for_front(self.woken.clone());
         let ticket = outbox.ticket(0, Method::Status);
         self.arrivals.borrow_mut().push(Arrival {
@@ -122,8 +122,10 @@ impl<C> Bridge<C> {
         });
         self.connections.set(self.connections.get() + 1);
         self.woken.notify.notify();
-        while !outbox.is_closed() {
-            outbox.notify().notified().await;
+        async move {
+            while !outbox.is_closed() {
+                outbox.notify().notified().await;
+            }
         }
     }
 
@@ -298,5 +300,38 @@ fn watch_reply(stream: u32, outcome: Result<bytes::Bytes, crate::wire::status::S
         method: Method::Watch,
         outcome,
         part: Part::Whole,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        limits::Limits,
+        watch::{ResponseIdentity, WatchHub, WatchLimits},
+    };
+
+    #[test]
+    fn connections_that_come_at_once_are_spread() {
+        let desk = Rc::new(Desk::new());
+        let limits = WatchLimits::new(1000, &Limits::DEFAULT);
+        let hub = WatchHub::new(ResponseIdentity::default(), limits, 10, 3, 1);
+        let watches = Watches::new(hub, Duration::from_secs(600), desk.replica_notify().clone());
+        let watches = Rc::new(watches);
+        let bridges = [1, 2].map(|core| Bridge::new(core, desk.clone(), watches.clone()));
+        let fronts = Fronts::new(desk.clone(), bridges.to_vec(), 2);
+        let mut at_home = Vec::new();
+        let mut elsewhere = Vec::new();
+        for number in 0..6 {
+            match fronts.choose() {
+                None => at_home.push(desk.open()),
+                Some(bridge) => elsewhere.push(bridge.give(number, Port::Clients)),
+            }
+        }
+        assert_eq!((at_home.len(), elsewhere.len()), (2, 4));
+        assert_eq!(bridges.each_ref().map(|bridge| bridge.connections()), [2, 2]);
+        // One that goes makes room at home.
+        desk.close(&at_home[0]);
+        assert!(fronts.choose().is_none());
     }
 }
