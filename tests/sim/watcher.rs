@@ -224,7 +224,8 @@ pub async fn watch_some(
                 // Progress that is told of its own accord keeps the silence away.
                 ask_progress(&call);
             }
-            if random.chance(0.02) {
+            // At rest it is a server's time that is bounded, not a client's.
+            if random.chance(0.02) && plan.is_open.get() {
                 channel.stop_reading(Duration::from_millis(random.below(2000)));
             }
             patience -= 1;
