@@ -119,7 +119,7 @@ pub struct State<T: Tree> {
 
 impl<T: Tree> State<T> {
     /// Opens the state over a tree. `restored` is the store rebuilt from the `key` bucket (see [`restore_store`]); a
-    /// compaction to resume stays the caller's.
+    /// compaction to carry on stays the caller's.
     pub fn open(mut tree: T, restored: Restored, config: StateConfig) -> Result<State<T>, OpenFault> {
         open_auth(&mut tree)?;
         let stored = EntryAt {

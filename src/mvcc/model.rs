@@ -556,12 +556,8 @@ impl Subject {
         }
         let restored = restore.finish();
         self.store = restored.store;
-        self.logical = None;
+        self.logical = restored.resumed;
         self.physical = None;
-        if let Some(revision) = restored.resume_compaction {
-            let compaction = self.store.compact(revision, false).unwrap();
-            self.logical = Some(compaction);
-        }
         self.store.index().verify();
         assert_eq!(self.store.current_revision(), self.model.current);
         assert_eq!(self.store.compact_revision(), self.model.compacted);

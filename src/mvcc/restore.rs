@@ -5,7 +5,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use super::{CompactionMarks, Index, Record, Store};
+use super::{Compaction, CompactionMarks, Index, Record, Store};
 use crate::base::{LeaseId, Revision};
 
 /// Leased puts remembered before those that were overwritten meanwhile are sorted out.
@@ -63,8 +63,9 @@ pub struct Restored {
     pub store: Store,
     /// Keys and the leases they are attached to, in the order of the puts that did so.
     pub attachments: Vec<(Bytes, LeaseId)>,
-    /// A compaction that was interrupted: the caller calls [`Store::compact`] with it, `previous_finished` false.
-    pub resume_compaction: Option<i64>,
+    /// A compaction that was interrupted, for the caller to carry on. The store counts as compacted to it, as it did before:
+    /// what the log says next must find the same state.
+    pub resumed: Option<Compaction>,
 }
 
 impl Restore {
@@ -141,15 +142,21 @@ impl Restore {
             .into_iter()
             .chain(self.marks.scheduled)
             .fold(0, i64::max);
-        let resume_compaction = self.marks.scheduled.filter(|scheduled| *scheduled > compact_revision);
+        let mut store = Store::assemble(self.index, current_revision, compact_revision);
+        let is_left = |scheduled: &i64| *scheduled > compact_revision.max(0);
+        let resumed = self.marks.scheduled.filter(is_left).map(|revision| {
+            store
+                .compact(revision, false)
+                .expect("it is between what is compacted and what is current")
+        });
         Restored {
-            store: Store::assemble(self.index, current_revision, compact_revision),
+            store,
             attachments: self
                 .attached
                 .into_iter()
                 .map(|attached| (attached.key, attached.lease))
                 .collect(),
-            resume_compaction: resume_compaction.filter(|revision| *revision > 0),
+            resumed,
         }
     }
 }

@@ -199,15 +199,15 @@ fn restored_revision_is_at_least_what_was_compacted() {
             (
                 store.current_revision(),
                 store.compact_revision(),
-                restored.resume_compaction
+                restored.resumed.as_ref().map(Compaction::revision)
             ),
             (current, compacted, resumed)
         );
     };
     check(None, None, 1, -1, None);
     check(Some(7), Some(7), 7, 7, None);
-    check(Some(7), None, 7, -1, Some(7));
-    check(Some(9), Some(7), 9, 7, Some(9));
+    check(Some(7), None, 7, 7, Some(7));
+    check(Some(9), Some(7), 9, 9, Some(9));
     check(Some(0), None, 1, -1, None);
 }
 

@@ -21,6 +21,7 @@ use crate::{
     host::{Host, Map},
     lease::LessorConfig,
     member::{self, ClusterVersion, Member, Membership},
+    mvcc::Compaction,
     propose::RequestIds,
     raft::{Consensus, MemoryLog, Timing},
     snapshot::{SnapshotFiles, v2store},
@@ -62,7 +63,7 @@ pub struct Booted<H: Host, M: Map> {
     /// Index of the newest `.snap`; 0 if there is none.
     pub snapshot_index: LogIndex,
     /// A compaction that a crash interrupted.
-    pub resume_compaction: Option<i64>,
+    pub resumed_compaction: Option<Compaction>,
     /// This member.
     pub member_id: MemberId,
     /// Its cluster.
@@ -119,7 +120,7 @@ pub async fn boot<H: Host, M: Map>(
             ..options.lease
         },
     };
-    let (state, resume_compaction) = open_state(backend, config)?;
+    let (state, resumed_compaction) = open_state(backend, config)?;
     let memory = MemoryLog::new(
         LogIndex(metadata.index),
         Term(metadata.term),
@@ -145,17 +146,20 @@ pub async fn boot<H: Host, M: Map>(
         wal: log.wal,
         snapshots,
         snapshot_index: LogIndex(metadata.index),
-        resume_compaction,
+        resumed_compaction,
         member_id: log.member_id,
         cluster_id: log.cluster_id,
     })
 }
 
-/// Opens the state over a tree; with it comes the revision of a compaction to resume.
-pub fn open_state<M: Map>(backend: Backend<M>, config: StateConfig) -> Result<(State<Backend<M>>, Option<i64>), Fault> {
-    let restored = apply::restore_store(&backend)?;
-    let resume_compaction = restored.resume_compaction;
-    Ok((State::open(backend, restored, config)?, resume_compaction))
+/// Opens the state over a tree; with it comes a compaction that was interrupted, to be carried on.
+pub fn open_state<M: Map>(
+    backend: Backend<M>,
+    config: StateConfig,
+) -> Result<(State<Backend<M>>, Option<Compaction>), Fault> {
+    let mut restored = apply::restore_store(&backend)?;
+    let resumed = restored.resumed.take();
+    Ok((State::open(backend, restored, config)?, resumed))
 }
 
 /// A log that is there already.

@@ -1,5 +1,5 @@
-//! What waits on the home core stays within `limits.rs`: looked at after each turn in builds with assertions, and so
-//! throughout every run of the simulator. A stream's events are not among it: one change of any size is taken where
+//! What waits on the home core stays within `limits.rs`, and watchers know of every compaction: looked at after each turn
+//! in builds with assertions, and so throughout every run of the simulator. A stream's events are not among it: one change of any size is taken where
 //! nothing waits, so that only the stream itself can tell.
 
 use super::{
@@ -42,6 +42,11 @@ pub(super) fn check<H: Host, M: Map>(home: &Home<H, M>, progress: &Progress<M>) 
         "snapshots are on their way",
         home.exchange.snapshots_in_flight(),
         limits.peer_snapshots_max,
+    );
+    assert_eq!(
+        home.watches.compact_revision(),
+        replica.state().store().compact_revision(),
+        "watchers and the store know of the same compaction"
     );
     home.exchange.for_each_outbox(|messages, bytes, questions| {
         within("messages wait for a member", messages, limits.peer_queue_messages_max);

@@ -40,7 +40,7 @@ use crate::{
         planted::{Planted, is_planted},
     },
     host::{Disk, File, Host, Notify, Receiver, Sender},
-    mvcc::{HistoryLimits, history_slice},
+    mvcc::{Compaction, HistoryLimits, history_slice},
     ops::health::HealthAlarm,
     peer::Exchange,
     propose::{Call, FileWork, Read, Request, Ticket, Write},
@@ -102,7 +102,7 @@ pub struct Home<H: Host, M: crate::host::Map> {
     /// `.snap` files, and what of the log they make needless.
     pub snapshotter: Snapshotter<H>,
     /// A compaction that a crash interrupted, to go on with.
-    pub resume_compaction: Option<i64>,
+    pub resumed_compaction: Option<Compaction>,
     /// Raised once, when the cluster knows this member by its name: clients may come.
     pub ready: Rc<Notify>,
     /// Raised to end the loop in an orderly way.
@@ -344,7 +344,9 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
             return Err(Fault::OtherVoters);
         }
         self.tell_peers();
-        self.resume_compaction(progress);
+        if let Some(compaction) = self.resumed_compaction.take() {
+            progress.compactor.schedule(Some(compaction), None);
+        }
         if is_alone {
             self.replica.campaign();
         }
@@ -352,16 +354,6 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
         self.start_write(progress, now);
         self.carry_out(progress, now);
         Ok(())
-    }
-
-    /// Goes on with a compaction that was interrupted.
-    pub(super) fn resume_compaction(&mut self, progress: &mut Progress<M>) {
-        if let Some(revision) = self.resume_compaction.take()
-            && let Ok(compaction) = self.replica.state_mut().store_and_tree().0.compact(revision, false)
-        {
-            self.watches.compacted(compaction.revision());
-            progress.compactor.schedule(Some(compaction), None);
-        }
     }
 
     fn tell_ready(&mut self, progress: &mut Progress<M>) {
@@ -411,12 +403,7 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
         let wants = |key: &[u8]| self.watches.wants_history_of(key);
         let (from, to, previous) = (request.from, request.to, request.previous);
         let slice = history_slice(state.store(), state.tree(), from, to, bounds, previous, wants);
-        // Whoever needs what is gone is told so, however it went: else it would be asked for again without end.
-        let compacted = slice.is_err().then(|| state.store().compact_revision());
         self.watches.feed_history(slice);
-        if let Some(revision) = compacted {
-            self.watches.compacted(revision);
-        }
         // There may be more, for these watchers or for others.
         self.desk.replica_notify().notify();
     }

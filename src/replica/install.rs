@@ -194,7 +194,7 @@ impl<H: Host, M: Map> Home<H, M> {
             snapshot_members: boot::snapshot_members(Some(&snapshot))?,
             ..self.replica.state().config().clone()
         };
-        let (state, resume_compaction) = boot::open_state(Backend::new(report), config)?;
+        let (state, resumed_compaction) = boot::open_state(Backend::new(report), config)?;
         let applied = state.applied().index;
         self.replica.replace_state(state);
         progress.scans.abandon(&mut progress.outputs);
@@ -206,8 +206,9 @@ impl<H: Host, M: Map> Home<H, M> {
                 .restored(store.current_revision(), store.compact_revision());
         }
         self.snapshotter.restored(LogIndex(metadata.index));
-        self.resume_compaction = resume_compaction;
-        self.resume_compaction(progress);
+        if let Some(compaction) = resumed_compaction {
+            progress.compactor.schedule(Some(compaction), None);
+        }
         self.tell_peers();
         progress.set_view_stale();
         tracing::info!(

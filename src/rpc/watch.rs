@@ -109,6 +109,11 @@ impl Watches {
         self.wake_ready();
     }
 
+    /// The last compaction that was told here.
+    pub fn compact_revision(&self) -> i64 {
+        self.hub.borrow().compact_revision()
+    }
+
     /// What the headers of responses say from now on.
     pub fn set_identity(&self, identity: ResponseIdentity) {
         self.hub.borrow_mut().set_identity(identity);

@@ -212,7 +212,7 @@ pub async fn home<H: Host, M: Map, T: Transport<H>>(
         },
         identity: identity(&config, booted.member_id),
         replica: booted.replica,
-        resume_compaction: booted.resume_compaction,
+        resumed_compaction: booted.resumed_compaction,
         wal: wal.clone(),
         exchange,
         reaches_peers: T::REACHES_PEERS,

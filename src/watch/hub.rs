@@ -114,6 +114,11 @@ impl WatchHub {
         self.revision
     }
 
+    /// History below this revision is gone, as far as the hub was told.
+    pub fn compact_revision(&self) -> i64 {
+        self.compact_revision
+    }
+
     /// What responses say in their headers.
     pub fn identity(&self) -> &ResponseIdentity {
         &self.identity
@@ -307,6 +312,10 @@ impl WatchHub {
 
     /// Notes that history below `compact_revision` is gone. Watchers that still need it are cancelled and told so.
     pub fn compacted(&mut self, compact_revision: i64) {
+        assert!(
+            compact_revision >= self.compact_revision,
+            "what was compacted stays compacted"
+        );
         self.compact_revision = compact_revision;
         let is_lost = |watcher: &Watcher| watcher.state != State::Synced && watcher.next_revision < compact_revision;
         let lost: Vec<WatcherKey> = self

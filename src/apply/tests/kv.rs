@@ -152,6 +152,21 @@ fn compaction_is_marked_handed_out_and_bounded() {
     );
 }
 
+/// A log goes on behind a compaction that a crash interrupted: what it refused before is refused again.
+#[test]
+fn an_older_compaction_is_refused_again_after_a_restart() {
+    let mut rig = Rig::new();
+    for value in ["1", "2", "3"] {
+        rig.put("k", value).unwrap();
+    }
+    rig.answer::<CompactionResponse>(compact(4)).unwrap();
+    let mut rig = rig.reopen();
+    assert_eq!(rig.state.store().compact_revision(), 4);
+    assert_eq!(rig.apply(compact(3)).answer, Some(Err(Reject::Compacted)));
+    let mark = &rig.state.tree().buckets[&(Bucket::Meta, b"scheduledCompactRev".to_vec())];
+    assert_eq!(mark[..], encode_compaction_mark(4));
+}
+
 #[test]
 fn range_in_the_log_answers_and_changes_nothing() {
     let mut rig = Rig::new();
