@@ -31,8 +31,11 @@ pub struct MachineId(pub(super) usize);
 
 /// The task that a run waits for; it belongs to no machine.
 pub(super) const MAIN_TASK: u64 = 0;
-/// Turns before a run is given up: something goes round without ever waiting.
-const TURNS_MAX: u64 = 50_000_000;
+/// A stretch of simulated time, in nanoseconds,
+const STRETCH_NANOS: u64 = 10_000_000_000;
+/// and the turns in one after which a run is given up: something goes round without ever waiting. Busy seeds come to a
+/// fifth of it.
+const TURNS_MAX: u64 = 3_000_000;
 
 type LocalFuture = Pin<Box<dyn Future<Output = ()>>>;
 
@@ -105,7 +108,9 @@ pub(super) struct World {
     now_nanos: Cell<u64>,
     next_event: Cell<u64>,
     next_task: Cell<u64>,
+    /// Turns in the stretch that ends then.
     turns: Cell<u64>,
+    stretch_end: Cell<u64>,
     events: RefCell<BTreeMap<EventKey, Event>>,
     tasks: RefCell<BTreeMap<u64, Task>>,
     ready: Arc<Mutex<Vec<u64>>>,
@@ -142,6 +147,7 @@ impl World {
             next_event: Cell::new(0),
             next_task: Cell::new(MAIN_TASK + 1),
             turns: Cell::new(0),
+            stretch_end: Cell::new(0),
             events: RefCell::default(),
             tasks: RefCell::default(),
             ready: Arc::default(),
@@ -310,10 +316,14 @@ impl World {
 
     /// Makes one thing happen.
     pub fn turn(&self) -> Turn {
+        if self.now_nanos.get() >= self.stretch_end.get() {
+            self.stretch_end.set(self.now_nanos.get() + STRETCH_NANOS);
+            self.turns.set(0);
+        }
         self.turns.set(self.turns.get() + 1);
         assert!(
             self.turns.get() < TURNS_MAX,
-            "{TURNS_MAX} turns: something goes round without waiting"
+            "{TURNS_MAX} turns in ten seconds: something goes round without waiting"
         );
         self.fire_due();
         if let Some(id) = self.choose_ready() {
