@@ -15,6 +15,7 @@
 
 mod compaction;
 mod event;
+mod gathered;
 mod hash;
 mod history;
 mod index;

@@ -5,7 +5,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use super::{Compaction, CompactionMarks, Index, Record, Store};
+use super::{Compaction, CompactionMarks, Index, Record, Store, gathered::Gathered, index::Found};
 use crate::base::{LeaseId, Revision};
 
 /// Leased puts remembered before those that were overwritten meanwhile are sorted out.
@@ -45,6 +45,7 @@ impl std::error::Error for RestoreError {}
 /// A store that is being rebuilt.
 pub struct Restore {
     index: Index,
+    gathered: Gathered,
     marks: CompactionMarks,
     last: Revision,
     attached: Vec<Attached>,
@@ -73,6 +74,7 @@ impl Restore {
     pub fn new(marks: CompactionMarks) -> Restore {
         Restore {
             index: Index::new(),
+            gathered: Gathered::default(),
             marks,
             last: Revision::default(),
             attached: Vec::new(),
@@ -93,18 +95,26 @@ impl Restore {
         if decoded.key.is_empty() && decoded.version == 0 && !is_tombstone {
             // etcdutl raises the revision of a restored snapshot by writing an empty record. No request can name its key,
             // but compaction and HashKV treat it as a put, so it is in the index.
-            self.index.restore_put(decoded.key, revision, revision.main, 1);
+            let found = Found::Put {
+                create_revision: revision.main,
+                version: 1,
+            };
+            self.gathered.push(&mut self.index, decoded.key, revision, found);
             return Ok(());
         }
         if is_tombstone {
-            self.index.restore_tombstone(decoded.key, revision);
+            self.gathered
+                .push(&mut self.index, decoded.key, revision, Found::Tombstone);
             return Ok(());
         }
         if decoded.version <= 0 || decoded.create_revision <= 0 || decoded.create_revision > revision.main {
             return Err(RestoreError::Record(revision));
         }
-        self.index
-            .restore_put(decoded.key, revision, decoded.create_revision, decoded.version);
+        let found = Found::Put {
+            create_revision: decoded.create_revision,
+            version: decoded.version,
+        };
+        self.gathered.push(&mut self.index, decoded.key, revision, found);
         if decoded.lease != LeaseId(0) && !is_planted(Planted::AttachmentsForgotten) {
             self.attach(decoded.key, decoded.lease, revision);
         }
@@ -125,6 +135,7 @@ impl Restore {
     }
 
     fn sift(&mut self) {
+        self.gathered.settle(&mut self.index);
         let index = &self.index;
         self.attached.retain(|attached| {
             index

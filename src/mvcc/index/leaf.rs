@@ -5,7 +5,7 @@ use super::{history::History, packed::PackedKeys};
 /// Keys in a leaf at most; with the one too many that makes it split, as many as a word has bits.
 pub(super) const LEAF_KEYS_MAX: usize = 63;
 /// Bytes of keys in a leaf of more than two keys at most, so that inserting never moves much memory.
-const LEAF_BYTES_MAX: usize = 16 * 1024;
+pub(super) const LEAF_BYTES_MAX: usize = 16 * 1024;
 
 #[derive(Default)]
 pub(super) struct Leaf {
@@ -16,6 +16,21 @@ pub(super) struct Leaf {
 }
 
 impl Leaf {
+    /// A leaf of these keys.
+    pub fn new(keys: PackedKeys, histories: Vec<History>) -> Leaf {
+        let bits = histories.iter().enumerate();
+        let live_bits = bits.fold(0, |bits, (index, history)| bits | u64::from(history.is_live()) << index);
+        Leaf {
+            keys,
+            histories,
+            live_bits,
+        }
+    }
+
+    pub fn into_parts(self) -> (PackedKeys, Vec<History>) {
+        (self.keys, self.histories)
+    }
+
     pub fn len(&self) -> usize {
         self.histories.len()
     }

@@ -8,6 +8,7 @@
 
 mod history;
 mod leaf;
+mod merge;
 #[cfg(test)]
 mod model;
 mod node;
@@ -16,7 +17,7 @@ mod packed;
 use std::ops::ControlFlow;
 
 use history::History;
-use leaf::Leaf;
+pub(super) use merge::Found;
 use node::{Frontier, Node};
 
 use super::{Span, SpanEnd};
@@ -63,7 +64,7 @@ impl Index {
     /// An index without keys.
     pub fn new() -> Index {
         Index {
-            root: Node::Leaf(Leaf::default()),
+            root: Node::default(),
             keys: 0,
             live_keys: 0,
             tip: 0,
@@ -155,30 +156,6 @@ impl Index {
         self.change(key, revision, |history| {
             history.expect("only a known key can be deleted").tombstone(revision);
             ((), None)
-        });
-    }
-
-    /// Notes a put that was found in the tree, with what its record says.
-    pub(super) fn restore_put(&mut self, key: &[u8], revision: Revision, create_revision: i64, version: i64) {
-        self.change(key, revision, |history| match history {
-            None => ((), Some(History::restored(revision, create_revision, version))),
-            Some(history) => {
-                history.put(revision);
-                ((), None)
-            }
-        });
-    }
-
-    /// Notes a tombstone that was found in the tree.
-    pub(super) fn restore_tombstone(&mut self, key: &[u8], revision: Revision) {
-        self.change(key, revision, |history| match history {
-            None => ((), Some(History::restored_tombstone(revision))),
-            Some(history) => {
-                if history.is_live() {
-                    history.tombstone(revision);
-                }
-                ((), None)
-            }
         });
     }
 

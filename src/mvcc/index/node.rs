@@ -6,11 +6,15 @@
 
 use std::ops::ControlFlow;
 
-use super::{history::History, leaf::Leaf, packed::PackedKeys};
+use super::{
+    history::History,
+    leaf::Leaf,
+    packed::{PackedKeys, offset},
+};
 use crate::base::Revision;
 
 /// Children of an inner node at most.
-const CHILDREN_MAX: usize = 64;
+pub(super) const CHILDREN_MAX: usize = 64;
 
 pub(super) enum Node {
     Leaf(Leaf),
@@ -22,6 +26,12 @@ pub(super) struct Inner {
     children: Vec<Node>,
     /// Existing keys under each child.
     live: Vec<u64>,
+}
+
+impl Default for Node {
+    fn default() -> Node {
+        Node::Leaf(Leaf::default())
+    }
 }
 
 /// A new right neighbour of a node, and the separator between the two.
@@ -95,6 +105,14 @@ impl Node {
         ControlFlow::Continue(())
     }
 
+    /// Takes the leaves out, from the first to the last.
+    pub fn into_leaves(self, take: &mut impl FnMut(Leaf)) {
+        match self {
+            Node::Leaf(leaf) => take(leaf),
+            Node::Inner(inner) => inner.children.into_iter().for_each(|child| child.into_leaves(take)),
+        }
+    }
+
     /// Changes the history of a key, or makes one for a new key.
     pub fn change<R>(
         &mut self,
@@ -118,7 +136,7 @@ impl Node {
     /// Puts a new root above a root that was split.
     pub fn grow<R>(&mut self, changed: &mut Changed<R>) {
         let Some(split) = changed.split.take() else { return };
-        let left = std::mem::replace(self, Node::Leaf(Leaf::default()));
+        let left = std::mem::take(self);
         let live = vec![left.live(), split.right.live()];
         let mut separators = PackedKeys::default();
         separators.insert(0, &split.separator);
@@ -129,7 +147,8 @@ impl Node {
         }));
     }
 
-    fn live(&self) -> u64 {
+    /// Existing keys below.
+    pub fn live(&self) -> u64 {
         match self {
             Node::Leaf(leaf) => leaf.live(),
             Node::Inner(inner) => inner.live.iter().sum(),
@@ -170,7 +189,7 @@ impl Node {
                 return;
             }
             let only = inner.children.pop();
-            *self = only.unwrap_or_else(|| Node::Leaf(Leaf::default()));
+            *self = only.unwrap_or_default();
         }
     }
 
@@ -238,6 +257,29 @@ impl Node {
             }
         }
     }
+}
+
+/// A node over at least two neighbours, each behind what separates it from the one before; and what separates the node.
+pub(super) fn inner_of(neighbours: impl Iterator<Item = (Box<[u8]>, Node)>) -> (Box<[u8]>, Node) {
+    let (mut bytes, mut ends) = (Vec::new(), Vec::new());
+    let (mut children, mut live) = (Vec::new(), Vec::new());
+    let mut outer = None;
+    for (separator, child) in neighbours {
+        if outer.is_none() {
+            outer = Some(separator);
+        } else {
+            bytes.extend_from_slice(&separator);
+            ends.push(offset(bytes.len()));
+        }
+        live.push(child.live());
+        children.push(child);
+    }
+    let inner = Inner {
+        separators: PackedKeys::of_sorted(&bytes, &ends),
+        children,
+        live,
+    };
+    (outer.unwrap_or_default(), Node::Inner(Box::new(inner)))
 }
 
 /// A count after a change.

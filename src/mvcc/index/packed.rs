@@ -22,6 +22,30 @@ pub(super) struct PackedKeys {
 }
 
 impl PackedKeys {
+    /// Ascending keys that stand one behind the other; `ends` says where each ends.
+    pub fn of_sorted(bytes: &[u8], ends: &[u32]) -> PackedKeys {
+        let start = |index: usize| index.checked_sub(1).map_or(0, |before| ends[before] as usize);
+        let key = |index: usize| &bytes[start(index)..ends[index] as usize];
+        let Some(last) = ends.len().checked_sub(1) else {
+            return PackedKeys::default();
+        };
+        let prefix_len = common_len(key(0), key(last));
+        let mut packed = PackedKeys {
+            bytes: Vec::with_capacity(bytes.len() - prefix_len * last),
+            ends: Vec::with_capacity(ends.len()),
+            heads: Vec::with_capacity(ends.len()),
+            prefix_len,
+        };
+        packed.bytes.extend_from_slice(&key(0)[..prefix_len]);
+        for index in 0..=last {
+            let rest = &key(index)[prefix_len..];
+            packed.bytes.extend_from_slice(rest);
+            packed.ends.push(offset(packed.bytes.len()));
+            packed.heads.push(head_of(rest));
+        }
+        packed
+    }
+
     pub fn len(&self) -> usize {
         self.ends.len()
     }
@@ -219,7 +243,7 @@ impl PackedKeys {
     }
 }
 
-fn common_len(left: &[u8], right: &[u8]) -> usize {
+pub(super) fn common_len(left: &[u8], right: &[u8]) -> usize {
     left.iter().zip(right).take_while(|(left, right)| left == right).count()
 }
 
@@ -235,7 +259,7 @@ fn head_of(rest: &[u8]) -> u32 {
     }
 }
 
-fn offset(position: usize) -> u32 {
+pub(super) fn offset(position: usize) -> u32 {
     u32::try_from(position).expect("keys of a node are parted long before 4 GiB")
 }
 
