@@ -12,8 +12,12 @@
 //! operation whose fate nobody knows has no return: it may happen at any time after its call, or never. The search is
 //! exponential at worst, so it ends undecided after so many steps, which also bound its memory.
 
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    hash::Hash,
+};
+
 use hashbrown::HashSet;
-use std::hash::Hash;
 
 /// What operations do to a state.
 pub trait Model {
@@ -31,6 +35,23 @@ pub trait Model {
     /// Whether an operation with that answer changes no state, ever. It can then as well stand where it first fits, and
     /// the search tries it nowhere else.
     fn is_read(&self, _operation: &Self::Operation) -> bool {
+        false
+    }
+
+    /// What never becomes less from one state to the next, if there is such a thing, as a revision.
+    fn rank(&self, _state: &Self::State) -> u64 {
+        0
+    }
+
+    /// The highest rank that the state behind an operation with that answer can have. No state of a higher one comes before
+    /// it: the search sees at once what it would else see when the operation returns.
+    fn rank_max(&self, _operation: &Self::Operation) -> u64 {
+        u64::MAX
+    }
+
+    /// Whether two operations that never returned do the same to every state. Of such only the earliest that has no place
+    /// is tried.
+    fn is_same(&self, _left: &Self::Operation, _right: &Self::Operation) -> bool {
         false
     }
 }
@@ -151,6 +172,20 @@ impl Ends {
     }
 }
 
+/// See [`Search::twins`].
+fn twins<M: Model>(model: &M, history: &[Span<M::Operation>]) -> Vec<Option<usize>> {
+    let mut open: Vec<usize> = (0..history.len())
+        .filter(|operation| history[*operation].returned.is_none())
+        .collect();
+    open.sort_by_key(|operation| (history[*operation].invoked, *operation));
+    let mut twins = vec![None; history.len()];
+    for (place, &operation) in open.iter().enumerate() {
+        let is_twin = |other: &&usize| model.is_same(&history[**other].operation, &history[operation].operation);
+        twins[operation] = open[..place].iter().rev().find(is_twin).copied();
+    }
+    twins
+}
+
 /// Which operations have been placed.
 type Placed = Box<[u64]>;
 
@@ -166,10 +201,19 @@ struct Search<'a, M: Model> {
     tried: HashSet<(Placed, M::State), foldhash::fast::FixedState>,
     longest: Vec<usize>,
     stuck: usize,
+    /// For an operation that never returned: the last one before it of the same kind that does the same, which may stand
+    /// wherever this one may, so that this one need be tried only behind it.
+    twins: Vec<Option<usize>>,
+    /// The highest ranks of those that have returned and have no place, each with their number.
+    ranks_left: BTreeMap<u64, usize>,
 }
 
 impl<'a, M: Model> Search<'a, M> {
     fn new(model: &'a M, history: &'a [Span<M::Operation>]) -> Search<'a, M> {
+        let mut ranks_left = BTreeMap::new();
+        for span in history.iter().filter(|span| span.returned.is_some()) {
+            *ranks_left.entry(model.rank_max(&span.operation)).or_default() += 1;
+        }
         Search {
             model,
             history,
@@ -181,6 +225,8 @@ impl<'a, M: Model> Search<'a, M> {
             tried: HashSet::default(),
             longest: Vec::new(),
             stuck: NONE,
+            twins: twins(model, history),
+            ranks_left,
         }
     }
 
@@ -218,11 +264,18 @@ impl<'a, M: Model> Search<'a, M> {
 
     fn try_next(&mut self, operation: usize) -> bool {
         let span = &self.history[operation];
+        if self.twins[operation].is_some_and(|twin| !self.is_placed(twin)) {
+            return false;
+        }
         let Some(state) = self.model.step(&self.state, &span.operation) else {
             return false;
         };
         // What need not have happened and changes nothing is never worth a place.
         if span.returned.is_none() && state == self.state {
+            return false;
+        }
+        let lowest = self.ranks_left.first_key_value();
+        if lowest.is_some_and(|(lowest, _)| self.model.rank(&state) > *lowest) {
             return false;
         }
         self.placed[operation / 64] |= 1 << (operation % 64);
@@ -235,8 +288,23 @@ impl<'a, M: Model> Search<'a, M> {
         if span.returned.is_some() {
             self.ends.unlink(2 * operation + 1);
             self.returns_left -= 1;
+            self.take_rank(operation);
         }
         true
+    }
+
+    fn take_rank(&mut self, operation: usize) {
+        let rank = self.model.rank_max(&self.history[operation].operation);
+        if let Entry::Occupied(mut left) = self.ranks_left.entry(rank) {
+            *left.get_mut() -= 1;
+            if *left.get() == 0 {
+                left.remove();
+            }
+        }
+    }
+
+    fn is_placed(&self, operation: usize) -> bool {
+        self.placed[operation / 64] & 1 << (operation % 64) != 0
     }
 
     /// Takes the last operations out of the order, up to one that may stand elsewhere: that one.
@@ -248,6 +316,8 @@ impl<'a, M: Model> Search<'a, M> {
             if self.history[operation].returned.is_some() {
                 self.ends.link(2 * operation + 1);
                 self.returns_left += 1;
+                let rank = self.model.rank_max(&self.history[operation].operation);
+                *self.ranks_left.entry(rank).or_default() += 1;
             }
             self.ends.link(2 * operation);
             if !self.model.is_read(&self.history[operation].operation) {
@@ -296,6 +366,10 @@ mod tests {
 
         fn is_read(&self, call: &Call) -> bool {
             matches!(call, Call::Read(_) | Call::Swap(_, _, Some(false)))
+        }
+
+        fn is_same(&self, left: &Call, right: &Call) -> bool {
+            left == right
         }
     }
 
@@ -447,6 +521,53 @@ mod tests {
                 .collect();
             let expected = is_linearizable_by_force(&history, &mut Vec::new(), 0);
             prop_assert_eq!(is_linearizable(&history), expected);
+        }
+
+        /// Ranks only make it shorter.
+        #[test]
+        fn ranks_change_no_verdict(
+            calls in prop::collection::vec((0..20u64, prop::option::weighted(0.8, 0..12u64), any::<bool>(), 0..5u64), 0..9)
+        ) {
+            let history: Vec<_> = calls
+                .into_iter()
+                .map(|(invoked, length, is_step, told)| Span {
+                    invoked,
+                    returned: length.map(|length| invoked + length),
+                    operation: (is_step, length.map(|_| told)),
+                })
+                .collect();
+            let is_possible = |has_ranks| matches!(
+                linearize(&Counter { has_ranks }, &history, 1_000_000),
+                Verdict::Linearizable(_)
+            );
+            prop_assert_eq!(is_possible(true), is_possible(false));
+        }
+    }
+
+    /// A number that is asked for or raised by one; who is answered is told it.
+    struct Counter {
+        has_ranks: bool,
+    }
+
+    impl Model for Counter {
+        type State = u64;
+        type Operation = (bool, Option<u64>);
+
+        fn start(&self) -> u64 {
+            0
+        }
+
+        fn step(&self, state: &u64, (is_step, told): &(bool, Option<u64>)) -> Option<u64> {
+            let next = state + u64::from(*is_step);
+            told.is_none_or(|told| told == next).then_some(next)
+        }
+
+        fn rank(&self, state: &u64) -> u64 {
+            if self.has_ranks { *state } else { 0 }
+        }
+
+        fn rank_max(&self, (_, told): &(bool, Option<u64>)) -> u64 {
+            told.filter(|_| self.has_ranks).unwrap_or(u64::MAX)
         }
     }
 }

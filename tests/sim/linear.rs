@@ -31,8 +31,8 @@ use crate::{
 };
 
 /// Applications of the model before a search is given up. A run of the simulator needs some ten thousands, a million where
-/// hundreds of requests had no answer; one in some thousands, with many equal requests of unknown outcome, a hundred million.
-pub const STEPS_MAX: u64 = 200_000_000;
+/// hundreds of requests had no answer.
+pub const STEPS_MAX: u64 = 20_000_000;
 
 /// Whether a history is linearizable: as a whole, and key by key.
 ///
@@ -101,6 +101,38 @@ impl<'a> Model for WholeStore<'a> {
         match &op.outcome {
             Outcome::Answered(answer) => !matches!(op.request, Request::Revoke(_)) && !is_change(answer),
             _ => false,
+        }
+    }
+
+    fn rank(&self, at: &At) -> u64 {
+        at.0.revision as u64
+    }
+
+    fn rank_max(&self, happening: &Happening<'a>) -> u64 {
+        let Happening::Asked(op) = happening else {
+            return u64::MAX;
+        };
+        match (&op.request, &op.outcome) {
+            // Its answer may come from a member that is further than the change.
+            (Request::Revoke(_), _) => u64::MAX,
+            (_, Outcome::Answered(answer)) => header_of(answer).map_or(u64::MAX, |header| header.revision as u64),
+            _ => u64::MAX,
+        }
+    }
+
+    fn is_same(&self, left: &Happening<'a>, right: &Happening<'a>) -> bool {
+        let revoked = |happening: &Happening<'a>| match happening {
+            Happening::Expired(lease_id) => Some(*lease_id),
+            Happening::Asked(op) => match &op.request {
+                Request::Revoke(revoke) => Some(revoke.id),
+                _ => None,
+            },
+        };
+        match (left, right) {
+            (Happening::Asked(left_op), Happening::Asked(right_op)) if revoked(left).is_none() => {
+                left_op.request == right_op.request
+            }
+            _ => revoked(left).is_some() && revoked(left) == revoked(right),
         }
     }
 
@@ -242,7 +274,7 @@ fn check_store(history: &History) -> Result<(), String> {
 }
 
 /// What is done to one key.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 enum Access {
     Put(Bytes),
     /// Whether there was something to delete, if that is known.
@@ -270,6 +302,10 @@ impl Model for OneKey {
             Access::Delete(told) => told.is_none_or(|told| told == state.is_some()).then_some(None),
             Access::Read(value) => (value == state).then(|| state.clone()),
         }
+    }
+
+    fn is_same(&self, left: &Access, right: &Access) -> bool {
+        left == right
     }
 }
 
