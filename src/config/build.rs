@@ -351,6 +351,7 @@ fn config_of(values: &Values, notices: &mut Vec<Notice>) -> Result<Config, Strin
         log,
         cores: cores(values.text("cores"))?,
         fronts: fronts(values.text("fronts"))?,
+        idle_poll: values.duration("idle-poll"),
         home_connections: values.uint("home-connections") as usize,
         wal_sync: match values.text("wal-sync") {
             "dsync" => WalSync::Dsync,

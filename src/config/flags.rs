@@ -162,6 +162,8 @@ flags! {
             "Connections that stay on the first core where others take connections: for few clients the way to another core costs more than their requests.";
         "wal-sync" Choice(&["auto", "dsync", "fdatasync"]), "auto" Honoured,
             "How a batch of the log is made durable: one write to a file opened with O_DSYNC, a write and fdatasync, or whichever serves better at the moment.";
+        "idle-poll" Duration, "200us" Honoured,
+            "How long the first core, if it has few clients, looks for work before it sleeps: to wake takes long, above all in a virtual machine. 0 sleeps at once.";
         "hold-cluster-version" Text, "3.5" Honoured,
             "The cluster version is not raised above this one, so that etcd 3.5 can take the data back. Empty follows etcd.";
     }

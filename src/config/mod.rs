@@ -154,6 +154,8 @@ pub struct Config {
     pub cores: Option<Vec<usize>>,
     /// Cores that take connections besides home; `None` for as many as make sense.
     pub fronts: Option<usize>,
+    /// How long home, if it has few clients, looks for work before it sleeps.
+    pub idle_poll: Duration,
     /// Connections that stay at home where there are fronts.
     pub home_connections: usize,
     /// Whether nothing waits for the disk.

@@ -91,6 +91,7 @@ pub fn run(config: Config, stop: &Stop, clients_max: usize) -> Result<(), String
                 fronts: front_ends,
             };
             let mut failure = failure_sender;
+            host.watch_for(home_config.idle_poll);
             let ended = server::home(host, stop, home_config, paths, channels, clients_max, Alone);
             if let Err(error) = ended.await {
                 // The mailbox has room: it is used once.

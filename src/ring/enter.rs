@@ -8,7 +8,7 @@
 //! - timers and their cancellations are left in the queue until [`LEFT_MAX`] entries have gathered; then they go together,
 //!   those that were cancelled meanwhile as entries that do nothing, since glommio waits for their completion;
 //! - the time of the last timer that was not cancelled becomes the limit of the wait itself, which is one for sockets and
-//!   completions alike ([`readiness`]);
+//!   completions alike ([`readiness`]), after a moment without sleep ([`vigil`](super::vigil));
 //! - the poll that links the rings goes before the wait, and stays for the next one until it has fired;
 //! - a write and the fsync behind it, announced by [`expect`], go as one chain (IOSQE_IO_LINK): the kernel begins the
 //!   fsync when the write has ended in full, and cancels it otherwise. The write's own completion wakes nobody.
@@ -33,6 +33,7 @@ use super::{
     readiness::{self, Slept},
     setup::Parameters,
     system,
+    vigil::{End, Vigil},
 };
 
 /// Entries that may wait in a ring's queue before those that were left go.
@@ -71,6 +72,7 @@ struct Rings {
     pair: Option<Pair>,
     /// When the main ring was last entered.
     entered: Option<Instant>,
+    vigil: Vigil,
     /// A main ring whose queues could not be mapped.
     unmapped: Option<RawFd>,
 }
@@ -146,6 +148,11 @@ impl Drop for Expectation {
             RINGS.with_borrow_mut(|rings| rings.pair = None);
         }
     }
+}
+
+/// From now on this thread's executor looks for work for so long before it sleeps.
+pub(super) fn watch_for(longest: Duration) {
+    RINGS.with_borrow_mut(|rings| rings.vigil = Vigil::new(longest));
 }
 
 /// For tasks that may find work without end: has the executor look at its rings soon, if it has not for [`RUN_MAX`].
@@ -370,18 +377,24 @@ impl Rings {
                 |(name, len): (u64, u32)| only.is_some_and(|only| only.user_data == name && only.result == len as i32);
             let is_early = write.is_some_and(is_write);
             if queue.completions() > 0 && !is_early {
+                self.vigil.end(End::Completion);
                 return 0;
             }
             // For glommio all that is not a completion is as if a signal had come: it looks at its timers, and runs who is
             // ready.
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
             if left.is_some_and(|left| left.is_zero()) {
+                self.vigil.end(End::Time);
                 set_errno(libc::EINTR);
                 return -1;
             }
-            let slept = readiness::sleep(left);
+            let slept = readiness::sleep(match self.vigil.goes_on(readiness::crowd()) {
+                true => Some(Duration::ZERO),
+                false => left,
+            });
             self.entered = Some(Instant::now());
             if slept == Slept::Woken {
+                self.vigil.end(End::Sockets);
                 set_errno(libc::EINTR);
                 return -1;
             }

@@ -18,7 +18,7 @@ use std::{
 
 use glommio::{LocalExecutorBuilder, Placement, PoolPlacement, timer};
 
-use super::{disk::RingDisk, net::RingNet, setup, system};
+use super::{disk::RingDisk, enter, net::RingNet, setup, system};
 use crate::{
     base::{Monotonic, WallTime},
     host::Host,
@@ -181,6 +181,12 @@ pub struct RingHost {
 }
 
 impl RingHost {
+    /// Has this thread's executor look for work for so long before it sleeps, where few sockets keep it busy. It does not
+    /// at all until it is told so.
+    pub fn watch_for(&self, longest: Duration) {
+        enter::watch_for(longest);
+    }
+
     fn new() -> RingHost {
         RingHost {
             disk: RingDisk::new(),

@@ -31,6 +31,7 @@ mod files;
 mod queue;
 mod readiness;
 mod system;
+mod vigil;
 
 pub use disk::{RingBuffer, RingDisk, RingFile};
 pub use executor::{ExecutorConfig, RingHost};

@@ -24,7 +24,10 @@ use std::{
 
 use slab::Slab;
 
-use super::system::{self, EpollEvent};
+use super::{
+    system::{self, EpollEvent},
+    vigil::Crowd,
+};
 
 /// Sockets that one call tells of at most. When thousands become ready at once, the others have their turn when what these
 /// brought is on its way to the disk: else all of them would wait for one write, and the disk for all of them.
@@ -37,6 +40,7 @@ struct Readiness {
     epoll: OwnedFd,
     sockets: Slab<Rc<Interest>>,
     events: Vec<EpollEvent>,
+    crowd: Crowd,
     /// When the kernel was last asked.
     looked: Instant,
     /// Tasks were woken, and none has run since that reads or writes.
@@ -212,6 +216,11 @@ pub(super) fn sleep(limit: Option<Duration>) -> Slept {
     slept.unwrap_or(Slept::Interrupted)
 }
 
+/// How many sockets became ready at once of late.
+pub(super) fn crowd() -> Crowd {
+    with(|readiness| readiness.crowd).unwrap_or_default()
+}
+
 /// Tasks run that read and write: those that were woken have their turn.
 pub(super) fn running() {
     with(|readiness| readiness.has_woken = false);
@@ -227,6 +236,7 @@ impl Readiness {
             epoll: system::epoll()?,
             sockets: Slab::new(),
             events: Vec::with_capacity(EVENTS_MAX),
+            crowd: Crowd::default(),
             looked: Instant::now(),
             has_woken: false,
         })
@@ -242,6 +252,9 @@ impl Readiness {
             // The ring's own event is nobody's here: who sleeps looks at the ring.
             let interest = self.sockets.get(event.name() as usize);
             has_woken |= interest.is_some_and(|interest| interest.tell(event.what()));
+        }
+        if has_woken {
+            self.crowd.came(self.events.len());
         }
         self.looked = Instant::now();
         self.has_woken |= has_woken;

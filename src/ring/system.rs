@@ -152,6 +152,12 @@ pub fn epoll_add(epoll: &OwnedFd, fd: RawFd, wanted: libc::c_int, name: u64) -> 
     check(unsafe { libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &mut event) })
 }
 
+/// Gives the core to whoever else is ready to run on it.
+pub fn yield_core() {
+    // SAFETY: takes nothing.
+    _ = unsafe { libc::sched_yield() };
+}
+
 /// Takes a descriptor out of an epoll.
 pub fn epoll_remove(epoll: &OwnedFd, fd: RawFd) -> io::Result<()> {
     // SAFETY: takes descriptors as numbers; the kernel wants no event here.
