@@ -7,18 +7,18 @@ use std::{
     task::{Context, Poll},
 };
 
-use super::executor;
+use super::{executor, gated::Gated};
 
 /// A future that is run to its end even when it is dropped, unless the executor itself is gone.
 pub struct Detached<T: 'static> {
-    operation: Option<Pin<Box<dyn Future<Output = T>>>>,
+    operation: Option<Gated<dyn Future<Output = T>>>,
 }
 
 impl<T: 'static> Detached<T> {
     /// Not begun before it is first polled; from then on it will be finished.
     pub fn new(operation: impl Future<Output = T> + 'static) -> Detached<T> {
         Detached {
-            operation: Some(Box::pin(operation)),
+            operation: Some(Gated::of(Box::pin(operation))),
         }
     }
 }
@@ -28,7 +28,7 @@ impl<T: 'static> Future for Detached<T> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
         let operation = self.operation.as_mut().expect("polled after completion");
-        let result = operation.as_mut().poll(context);
+        let result = Pin::new(operation).poll(context);
         if result.is_ready() {
             self.operation = None;
         }

@@ -19,7 +19,7 @@ use glommio::{
     io::{DmaBuffer, DmaFile, OpenOptions},
 };
 
-use super::{detached::Detached, enter, files, map::FileMap, system};
+use super::{detached::Detached, enter, files, gated::Gated, map::FileMap, system};
 use crate::host::{DIRECT_ALIGN, Disk, File, OpenMode};
 
 /// Files, as seen by one executor.
@@ -64,10 +64,12 @@ impl RingDisk {
             // The first file opened on a device decides, by a trial read, whether glommio polls it for completions. It
             // must not: a polling core starves the device's own work. And a trial on an empty file succeeds for lack of
             // anything to read, after which every write is refused. A file open for writing alone fails the trial.
-            drop(options.dma_open(path).await.map_err(system_error)?);
+            drop(Gated::new(options.dma_open(path)).await.map_err(system_error)?);
             self.settled.borrow_mut().push(device);
         }
-        let opened = options.read(true).dma_open(path).await.map_err(system_error)?;
+        let opened = Gated::new(options.read(true).dma_open(path))
+            .await
+            .map_err(system_error)?;
         let file = SystemFile::from(system::duplicate(&opened)?);
         // glommio takes tmpfs without O_DIRECT, silently.
         let is_direct = system::status_flags(&file)? & libc::O_DIRECT != 0;
@@ -81,7 +83,7 @@ impl RingDisk {
 
 /// Runs a call on the executor's blocking thread; it runs to its end even if nobody waits for it any more.
 pub async fn blocking<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> T {
-    glommio::executor().spawn_blocking(call).await
+    Gated::new(glommio::executor().spawn_blocking(call)).await
 }
 
 impl Disk for RingDisk {
@@ -220,8 +222,7 @@ impl File for RingFile {
         let mut bytes = Vec::with_capacity(len);
         while bytes.len() < len {
             let at = offset + bytes.len() as u64;
-            let part = file
-                .read_at_aligned(at, len - bytes.len())
+            let part = Gated::new(file.read_at_aligned(at, len - bytes.len()))
                 .await
                 .map_err(system_error)?;
             bytes.extend_from_slice(&part);

@@ -28,6 +28,7 @@ pub mod thread;
 mod buffer;
 mod detached;
 mod files;
+mod gated;
 mod queue;
 mod readiness;
 mod system;
