@@ -35,12 +35,12 @@ const NOTICED_WITHIN: Duration = Duration::from_secs(120);
 const LEFT_BYTES: [u64; 2] = [0, 1 << 20];
 
 /// The disk: an image, mounted. Unmounted when dropped.
-struct SmallDisk {
-    root: PathBuf,
+pub struct SmallDisk {
+    pub root: PathBuf,
 }
 
 impl SmallDisk {
-    fn new() -> Result<SmallDisk, String> {
+    pub fn new() -> Result<SmallDisk, String> {
         let root = scratch("full");
         let image = root.join("disk");
         let run = |program: &str, arguments: &[&str]| {

@@ -1,6 +1,6 @@
-//! Real processes on a machine that fails them for a while: stopped (SIGSTOP) under load, and on a disk without room. Nothing
-//! acknowledged may be missing afterwards, leases do not end early, watchers are told everything. A real etcd, when
-//! `ETCD_BIN` names one, goes through the same, which judges the test.
+//! Real processes on a machine that fails them for a while: stopped (SIGSTOP) under load, on a disk without room, and on one that
+//! stands still. Nothing acknowledged may be missing afterwards, leases do not end early, watchers are told everything.
+//! A real etcd, when `ETCD_BIN` names one, goes through the first two as well, which judges the test.
 //!
 //! The full disk is a small ext4 on a loop device, in a mount namespace of this process's own, so that it is gone when this
 //! process is. Where that is not allowed the scene says so and passes.
@@ -8,6 +8,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod frozen;
 mod full;
 mod pause;
 
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         is_sound &= scene("stopped under load", program, pause::run);
         is_sound &= scene("full disk", program, full::run);
     }
+    is_sound &= scene("disk that stands still", Program::Ringd, frozen::run);
     if is_sound { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
