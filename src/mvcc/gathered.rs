@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use super::index::{Found, Index};
+use super::index::{Found, Index, common_len};
 use crate::base::Revision;
 
 /// Changes that are gathered at least, and half as many as the index has keys: it is made anew with each lot.
@@ -65,10 +65,6 @@ impl Gathered {
         let start = place.checked_sub(1).map_or(0, |before| self.changes[before].key_end);
         &self.keys[start..self.changes[place].key_end]
     }
-}
-
-fn common_len(left: &[u8], right: &[u8]) -> usize {
-    left.iter().zip(right).take_while(|(left, right)| left == right).count()
 }
 
 /// The first eight bytes as a number that sorts as they do; missing ones count as zeros.

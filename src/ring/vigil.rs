@@ -16,7 +16,7 @@ use super::system;
 
 /// Sockets that become ready at once up to which an executor is thought to have few clients.
 const FEW: u32 = 2;
-/// An eighth of what [`Crowd`] counts in.
+/// What one socket counts for in a [`Crowd`], which forgets an eighth each time.
 const UNIT: u32 = 8;
 
 /// How many sockets became ready at once of late.

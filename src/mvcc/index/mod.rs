@@ -19,6 +19,7 @@ use std::ops::ControlFlow;
 use history::History;
 pub(super) use merge::Found;
 use node::{Frontier, Node};
+pub(super) use packed::common_len;
 
 use super::{Span, SpanEnd};
 use crate::base::Revision;

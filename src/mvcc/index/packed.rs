@@ -243,7 +243,8 @@ impl PackedKeys {
     }
 }
 
-pub(super) fn common_len(left: &[u8], right: &[u8]) -> usize {
+/// How many bytes two keys have in common from their start.
+pub(in crate::mvcc) fn common_len(left: &[u8], right: &[u8]) -> usize {
     left.iter().zip(right).take_while(|(left, right)| left == right).count()
 }
 
