@@ -11,8 +11,12 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use ringd::{
+    backend::{Backend, Bucket, Store, StoreEvent, StoreOptions, StoreRequest},
     cli::{Invocation, invocation, run},
+    host::Host,
+    replica::drive::MapOf,
     ring::ThreadHost,
 };
 
@@ -253,31 +257,32 @@ fn assert_checks_clean(data_dir: &str) {
     assert!(told.ends_with("no findings\n"), "{told}");
 }
 
-/// A directory restored from a database that ringd itself made, without any tool.
-fn restored_directory(scratch: &Path) -> PathBuf {
-    use ringd::backend::{Backend, Bucket, Store, StoreEvent, StoreOptions, StoreRequest};
-    let database = scratch.join("source.db");
+/// Makes a database or changes one, as the server would.
+fn commit_to(database: &Path, change: impl FnOnce(&mut Backend<MapOf<ThreadHost>>)) {
     ThreadHost::run(async |host| {
-        use ringd::host::Host;
         let options = StoreOptions {
             populate: false,
-            ..StoreOptions::new(database.clone())
+            ..StoreOptions::new(database.to_path_buf())
         };
         let (store, opened) = Store::open(host.clone(), options).await.unwrap();
         let mut backend = Backend::new(opened);
-        backend.put(
-            Bucket::Members,
-            "00000000000000aa",
-            bytes::Bytes::from_static(b"{\"id\":170,\"peerURLs\":[]}"),
-        );
-        let sealed = backend
-            .seal([(&b"consistent_index"[..], bytes::Bytes::from_static(&[0; 8]))])
-            .unwrap();
+        change(&mut backend);
+        let sealed = backend.seal([]).unwrap();
         let (mut requests, store_requests) = ringd::host::mailbox(1);
         let (store_events, mut events) = ringd::host::mailbox(1);
         host.spawn(store.run(store_requests, store_events));
         assert!(requests.try_send(StoreRequest::Commit(sealed)).is_ok());
         assert!(matches!(events.receive().await, Some(StoreEvent::Committed(_))));
+    });
+}
+
+/// A directory restored from a database that ringd itself made, without any tool.
+fn restored_directory(scratch: &Path) -> PathBuf {
+    let database = scratch.join("source.db");
+    commit_to(&database, |backend| {
+        let member = Bytes::from_static(b"{\"id\":170,\"peerURLs\":[]}");
+        backend.put(Bucket::Members, "00000000000000aa", member);
+        backend.put(Bucket::Meta, "consistent_index", Bytes::from_static(&[0; 8]));
     });
     let directory = scratch.join("data");
     let (source, target) = (database.to_str().unwrap(), directory.to_str().unwrap());
@@ -335,6 +340,51 @@ fn damage_is_found_with_its_file() {
         "{found:?}"
     );
     assert_checks_clean(data_dir);
+}
+
+#[test]
+fn start_says_where_the_entry_is_that_it_cannot_read() {
+    let cases: [(Bucket, &[u8], &str); 4] = [
+        (
+            Bucket::Key,
+            b"\0\0\0\0\0\0\0\x27_\0\0\0\0\0\0\0\0",
+            "the record at revision 39.0 is damaged",
+        ),
+        (Bucket::Key, b"zebra", "the key bucket has a key that is no revision"),
+        (Bucket::Lease, b"\0\0\0\0\0\0\0\x07", " cannot be read (file offset"),
+        (Bucket::Members, b"8e9e05c52164694d", "8e9e05c52164694d"),
+    ];
+    for (bucket, key, words) in cases {
+        let scratch = tempfile::tempdir().unwrap();
+        let directory = restored_directory(scratch.path());
+        let database = directory.join("member/snap/db");
+        let marked = b"\xff\xffnothing that anybody wrote";
+        commit_to(&database, |backend| {
+            backend.put(bucket, key, Bytes::from_static(marked))
+        });
+        let ended = Command::new(env!("CARGO_BIN_EXE_ringd"))
+            .args(["--data-dir", directory.to_str().unwrap(), "--log-format=console"])
+            .args([
+                "--listen-client-urls=http://127.0.0.1:0",
+                "--advertise-client-urls=http://127.0.0.1:0",
+            ])
+            .args(["--listen-peer-urls=http://127.0.0.1:0"])
+            .output()
+            .unwrap();
+        let told = String::from_utf8_lossy(&ended.stderr);
+        assert!(!ended.status.success(), "{told}");
+        let bytes = fs::read(&database).unwrap();
+        let places = bytes
+            .windows(marked.len())
+            .enumerate()
+            .filter(|(_, window)| window == marked);
+        let is_there = |offset: usize| told.contains(&format!("(file offset {offset})"));
+        assert!(places.map(|(offset, _)| offset).any(is_there), "{told}");
+        assert!(
+            told.contains(words) && told.contains(database.to_str().unwrap()),
+            "{told}"
+        );
+    }
 }
 
 #[test]

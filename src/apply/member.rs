@@ -8,6 +8,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::{
+    open::OpenFault,
     outcome::{Applied, ApplyFault, ConfChangePlan, Effect, EntryAt},
     state::State,
     tree::Tree,
@@ -207,29 +208,37 @@ fn v2_attributes_path(path: &str) -> Option<MemberId> {
     json::parse_member_key(id.as_bytes())
 }
 
-/// What the buckets say of the cluster; `None` where they cannot be read.
-pub(super) fn restore_membership<T: Tree>(tree: &T, conf_state: Option<&ConfState>) -> Option<Membership> {
-    let (mut members, mut removed, mut is_readable) = (Vec::new(), Vec::new(), true);
+/// What the buckets say of the cluster.
+pub(super) fn restore_membership<T: Tree>(tree: &T, conf_state: Option<&ConfState>) -> Result<Membership, OpenFault> {
+    let (mut members, mut removed, mut unreadable) = (Vec::new(), Vec::new(), None);
     tree.visit(
         Bucket::Members,
         &mut |key, value| match (json::parse_member_key(key), json::parse_member(value)) {
             (Some(id), Some((member, _))) => members.push(Member { id, ..member }),
-            _ => is_readable = false,
+            _ => unreadable = Some(OpenFault::unreadable(Bucket::Members, key)),
         },
     );
     tree.visit(
         Bucket::MembersRemoved,
         &mut |key, _| match json::parse_member_key(key) {
             Some(id) => removed.push(id),
-            None => is_readable = false,
+            None => unreadable = Some(OpenFault::unreadable(Bucket::MembersRemoved, key)),
         },
     );
+    if let Some(fault) = unreadable {
+        return Err(fault);
+    }
     let version = match tree.value(Bucket::Cluster, CLUSTER_VERSION) {
-        Some(text) => Some(std::str::from_utf8(&text).ok().and_then(ClusterVersion::parse)?),
+        Some(text) => {
+            let version = std::str::from_utf8(&text).ok().and_then(ClusterVersion::parse);
+            Some(version.ok_or_else(|| OpenFault::unreadable(Bucket::Cluster, CLUSTER_VERSION))?)
+        }
         None => None,
     };
     let downgrade = match tree.value(Bucket::Cluster, DOWNGRADE) {
-        Some(stored) => Some(json::parse_downgrade(&stored)?),
+        Some(stored) => {
+            Some(json::parse_downgrade(&stored).ok_or_else(|| OpenFault::unreadable(Bucket::Cluster, DOWNGRADE))?)
+        }
         None => None,
     };
     // Some releases of etcd lost promotions in this bucket; raft's configuration has them.
@@ -237,5 +246,5 @@ pub(super) fn restore_membership<T: Tree>(tree: &T, conf_state: Option<&ConfStat
         let has_vote = conf_state.is_some_and(|state| state.voters.contains(&member.id.0));
         member.is_learner &= !has_vote;
     }
-    is_readable.then(|| Membership::restore(members, removed, version, downgrade))
+    Ok(Membership::restore(members, removed, version, downgrade))
 }

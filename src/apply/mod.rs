@@ -27,6 +27,7 @@ mod decode;
 mod delete_range;
 mod lease;
 mod member;
+mod open;
 mod outcome;
 mod overlap;
 mod put;
@@ -45,7 +46,8 @@ mod tests;
 
 pub use alarm::Alarms;
 pub use decode::fuzz_request;
+pub use open::{OpenFault, restore_store};
 pub use outcome::{Answer, Applied, ApplyFault, ConfChangePlan, Effect, EntryAt};
-pub use state::{OpenFault, State, StateConfig, restore_store};
+pub use state::{State, StateConfig};
 pub use tree::Tree;
 pub use view::range_query;

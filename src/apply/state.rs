@@ -1,27 +1,23 @@
 //! The state of a member: the store, its leases, its members and alarms, over one tree; and how far it has come.
 
-use std::{fmt, ops::ControlFlow};
-
 use bytes::Bytes;
 
 use super::{
     alarm::Alarms,
     decode::{self, Command},
     member::restore_membership,
+    open::{OpenFault, open_auth, open_lessor, stored_number},
     outcome::{Applied, ApplyFault, Effect, EntryAt},
     quota,
     respond::HeaderForm,
-    tree::{Tree, record_key},
+    tree::Tree,
 };
-use crate::auth;
 use crate::backend::Bucket;
 use crate::base::planted::{Planted, is_planted};
-use crate::base::{ClusterId, LeaseId, LogIndex, MemberId, Monotonic, Reject, Revision, Term};
-use crate::lease::{self, Lessor, LessorConfig};
+use crate::base::{ClusterId, LeaseId, LogIndex, MemberId, Monotonic, Reject, Term};
+use crate::lease::{Lessor, LessorConfig};
 use crate::member::{Membership, json};
-use crate::mvcc::{
-    Commit, CompactionMarks, PreviousRecords, Restore, RestoreError, Restored, Store, decode_compaction_mark,
-};
+use crate::mvcc::{Commit, PreviousRecords, Restored, Store};
 use crate::wire::proto::etcdserverpb::{AlarmType, ResponseHeader};
 use crate::wire::proto::raftpb::ConfState;
 
@@ -51,54 +47,6 @@ pub struct StateConfig {
     pub snapshot_members: Membership,
 }
 
-/// Why a database cannot be opened.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum OpenFault {
-    /// Authentication is on, which this release does not support.
-    AuthEnabled,
-    /// A bucket holds what cannot be read.
-    Unreadable(Bucket),
-}
-
-impl fmt::Display for OpenFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            OpenFault::AuthEnabled => write!(
-                f,
-                "authentication is enabled in this database, which ringd does not support yet; \
-                 disable it with etcd first"
-            ),
-            OpenFault::Unreadable(bucket) => write!(f, "bucket {:?} cannot be read", bucket.name()),
-        }
-    }
-}
-
-impl std::error::Error for OpenFault {}
-
-/// The marks of compactions, for rebuilding the store.
-fn compaction_marks<T: Tree>(tree: &T) -> CompactionMarks {
-    let mark = |key| decode_compaction_mark(&tree.value(Bucket::Meta, key)?);
-    CompactionMarks {
-        scheduled: mark(META_SCHEDULED_COMPACTION),
-        finished: mark(META_FINISHED_COMPACTION),
-    }
-}
-
-/// Rebuilds the store from the `key` bucket, for [`State::open`]. Takes a second for a few million records.
-pub fn restore_store<T: Tree>(tree: &T) -> Result<Restored, RestoreError> {
-    let mut restore = Restore::new(compaction_marks(tree));
-    let mut outcome = Ok(());
-    tree.scan(Revision::default(), &mut |revision, kind, record| {
-        let mut key = [0; Revision::ENCODED_LEN + 1];
-        outcome = restore.feed(record_key(revision, kind, &mut key), record);
-        match outcome {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(_) => ControlFlow::Break(()),
-        }
-    });
-    outcome.map(|()| restore.finish())
-}
-
 /// The replicated state machine of one member.
 pub struct State<T: Tree> {
     pub(super) tree: T,
@@ -118,7 +66,7 @@ pub struct State<T: Tree> {
 }
 
 impl<T: Tree> State<T> {
-    /// Opens the state over a tree. `restored` is the store rebuilt from the `key` bucket (see [`restore_store`]); a
+    /// Opens the state over a tree. `restored` is the store rebuilt from the `key` bucket (see [`super::restore_store`]); a
     /// compaction to carry on stays the caller's.
     pub fn open(mut tree: T, restored: Restored, config: StateConfig) -> Result<State<T>, OpenFault> {
         open_auth(&mut tree)?;
@@ -127,14 +75,17 @@ impl<T: Tree> State<T> {
             term: Term(stored_number(&tree, META_TERM)?),
         };
         let conf_state = match tree.value(Bucket::Meta, META_CONF_STATE) {
-            Some(stored) => Some(json::parse_conf_state(&stored).ok_or(OpenFault::Unreadable(Bucket::Meta))?),
+            Some(stored) => {
+                let fault = || OpenFault::unreadable(Bucket::Meta, META_CONF_STATE);
+                Some(json::parse_conf_state(&stored).ok_or_else(fault)?)
+            }
             None => None,
         };
-        let members = restore_membership(&tree, conf_state.as_ref()).ok_or(OpenFault::Unreadable(Bucket::Members))?;
+        let members = restore_membership(&tree, conf_state.as_ref())?;
         let mut alarm_keys = Vec::new();
         tree.visit(Bucket::Alarm, &mut |key, _| alarm_keys.push(key.to_vec()));
-        let alarms =
-            Alarms::restore(alarm_keys.iter().map(|key| &key[..])).map_err(|_| OpenFault::Unreadable(Bucket::Alarm))?;
+        let alarms = Alarms::restore(alarm_keys.iter().map(|key| &key[..]))
+            .map_err(|key| OpenFault::unreadable(Bucket::Alarm, &key))?;
         let lessor = open_lessor(&tree, config.lease, &restored.attachments)?;
         let applied = match stored.index >= config.snapshot.index {
             true => stored,
@@ -400,46 +351,6 @@ impl Applied {
     }
 }
 
-/// A new database gets the first revision of users and roles, as etcd gives it.
-fn open_auth<T: Tree>(tree: &mut T) -> Result<(), OpenFault> {
-    if auth::is_enabled(tree.value(Bucket::Auth, auth::ENABLED_KEY).as_deref()) {
-        return Err(OpenFault::AuthEnabled);
-    }
-    if tree.value(Bucket::Auth, auth::REVISION_KEY).is_none() {
-        tree.put(Bucket::Auth, auth::REVISION_KEY, number(auth::FIRST_REVISION));
-    }
-    Ok(())
-}
-
-fn open_lessor<T: Tree>(
-    tree: &T,
-    config: LessorConfig,
-    attachments: &[(Bytes, crate::base::LeaseId)],
-) -> Result<Lessor, OpenFault> {
-    let mut lessor = Lessor::new(config);
-    let mut is_readable = true;
-    tree.visit(Bucket::Lease, &mut |_, value| match lease::record::decode(value) {
-        Some(stored) => lessor.restore(stored),
-        None => is_readable = false,
-    });
-    for (key, lease) in attachments {
-        lessor.attach(key, *lease);
-    }
-    is_readable
-        .then_some(lessor)
-        .ok_or(OpenFault::Unreadable(Bucket::Lease))
-}
-
-fn stored_number<T: Tree>(tree: &T, key: &[u8]) -> Result<u64, OpenFault> {
-    match tree.value(Bucket::Meta, key) {
-        None => Ok(0),
-        Some(stored) => {
-            let bytes: [u8; 8] = stored[..].try_into().map_err(|_| OpenFault::Unreadable(Bucket::Meta))?;
-            Ok(u64::from_be_bytes(bytes))
-        }
-    }
-}
-
-fn number(number: u64) -> Bytes {
+pub(super) fn number(number: u64) -> Bytes {
     Bytes::copy_from_slice(&number.to_be_bytes())
 }

@@ -144,6 +144,11 @@ impl<'a> Page<'a> {
         self.offset
     }
 
+    /// Where in the file a part of the page begins, in bytes.
+    pub(super) fn offset_of(&self, part: &[u8]) -> u64 {
+        self.offset + (part.as_ptr() as usize - self.bytes.as_ptr() as usize) as u64
+    }
+
     /// A leaf element's flags.
     #[inline]
     pub(super) fn flags(&self, index: usize) -> Result<u32, Fault> {

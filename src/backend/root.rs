@@ -142,9 +142,7 @@ impl<M: Map> Root<M> {
         let Some((page, element)) = cursor.current()? else {
             return Ok(BucketRoot::Absent);
         };
-        let within = element.value.as_ptr() as usize - page.bytes().as_ptr() as usize;
-        let offset = page.id() * self.pages.page_size as u64 + within as u64;
-        BucketRoot::read(element.value, page.id(), offset)
+        BucketRoot::read(element.value, page.id(), page.offset_of(element.value))
     }
 
     /// A cursor over the root bucket, whose values are buckets.
@@ -208,6 +206,25 @@ impl<M: Map> Root<M> {
             page = child;
         }
         Err(page.fault(0, FaultKind::TooDeep))
+    }
+
+    /// Where in the file the value under `key` begins, in bytes, for the words about a damaged one. Looks at every key, since
+    /// it may be the key that is damaged and its place the wrong one; if keys repeat, it is the later one that is told.
+    pub fn locate(&self, bucket: Bucket, key: &[u8]) -> Option<u64> {
+        let mut cursor = self.cursor(bucket);
+        let mut found = None;
+        let mut element = cursor.first();
+        while let Ok(Some(at)) = element {
+            if at.key == key {
+                found = cursor
+                    .current()
+                    .ok()
+                    .flatten()
+                    .map(|(page, element)| page.offset_of(element.value));
+            }
+            element = cursor.next();
+        }
+        found
     }
 
     /// The transaction that made this version.

@@ -157,9 +157,14 @@ pub fn open_state<M: Map>(
     backend: Backend<M>,
     config: StateConfig,
 ) -> Result<(State<Backend<M>>, Option<Compaction>), Fault> {
-    let mut restored = apply::restore_store(&backend)?;
+    let tree = backend.pin();
+    let at = |fault: apply::OpenFault| Fault::Open {
+        offset: fault.entry().and_then(|(bucket, key)| tree.locate(bucket, key)),
+        fault,
+    };
+    let mut restored = apply::restore_store(&backend).map_err(at)?;
     let resumed = restored.resumed.take();
-    Ok((State::open(backend, restored, config)?, resumed))
+    Ok((State::open(backend, restored, config).map_err(at)?, resumed))
 }
 
 /// A log that is there already.

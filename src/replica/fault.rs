@@ -1,8 +1,11 @@
 //! Why a member cannot start or go on. Every one of these ends the process, with the message that names file and place.
 
-use std::{fmt, io, path::PathBuf};
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+};
 
-use crate::{apply, backend, base::LogIndex, mvcc::RestoreError, snapshot::v2store::StoreFault, wal::WalFault};
+use crate::{apply, backend, base::LogIndex, snapshot::v2store::StoreFault, wal::WalFault};
 
 /// Why a member cannot start or go on.
 #[derive(Debug)]
@@ -18,9 +21,12 @@ pub enum Fault {
     /// The store thread ended.
     StoreGone,
     /// The tree's content.
-    Restore(RestoreError),
-    /// The state machine's content.
-    Open(apply::OpenFault),
+    Open {
+        /// What is wrong with it.
+        fault: apply::OpenFault,
+        /// Where in the database file the entry that is to blame lies, in bytes.
+        offset: Option<u64>,
+    },
     /// An entry that cannot be applied.
     Apply(apply::ApplyFault),
     /// The tree lacks entries that the log no longer has.
@@ -47,15 +53,20 @@ impl fmt::Display for Fault {
             Fault::LogWithoutMetadata(path) => {
                 write!(f, "write-ahead log {}: no readable metadata record", path.display())
             }
-            Fault::Page(fault) => write!(f, "database file: {fault}"),
-            Fault::Store(fault) => write!(f, "database file: {fault}"),
+            Fault::Page(fault) => write!(f, "{fault}"),
+            Fault::Store(fault) => write!(f, "{fault}"),
             Fault::StoreGone => write!(f, "the store thread has ended"),
-            Fault::Restore(fault) => write!(f, "database file: {fault}"),
-            Fault::Open(fault) => write!(f, "database file: {fault}"),
+            Fault::Open { fault, offset } => {
+                write!(f, "{fault}")?;
+                match offset {
+                    Some(offset) => write!(f, " (file offset {offset})"),
+                    None => Ok(()),
+                }
+            }
             Fault::Apply(fault) => write!(f, "cannot apply a log entry: {fault}"),
             Fault::TreeBehindSnapshot { applied, snapshot } => write!(
                 f,
-                "database file's applied index {applied} is behind the snapshot's {snapshot}: it belongs to an older state"
+                "applied index {applied} is behind the snapshot's {snapshot}: it belongs to an older state"
             ),
             Fault::SnapshotData(fault) => write!(f, "snapshot file: v2 store: {}", fault.0),
             Fault::OtherVoters => {
@@ -74,6 +85,18 @@ impl fmt::Display for Fault {
 
 impl std::error::Error for Fault {}
 
+impl Fault {
+    /// The sentence for the operator. What reads and writes the database knows its file by no name.
+    pub fn sentence(&self, database: &Path) -> String {
+        match self {
+            Fault::Page(_) | Fault::Store(_) | Fault::Open { .. } | Fault::TreeBehindSnapshot { .. } => {
+                format!("{}: {self}", database.display())
+            }
+            _ => self.to_string(),
+        }
+    }
+}
+
 macro_rules! from {
     ($($variant:ident($inner:ty);)*) => {
         $(impl From<$inner> for Fault {
@@ -87,8 +110,6 @@ macro_rules! from {
 from! {
     Wal(WalFault);
     Store(backend::StoreFault);
-    Restore(RestoreError);
-    Open(apply::OpenFault);
     Apply(apply::ApplyFault);
     File(io::Error);
 }

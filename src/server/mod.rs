@@ -34,7 +34,6 @@ use crate::{
     peer::{Exchange, Transport},
     raft::Timing,
     replica::{
-        Fault,
         answer::Facts,
         auto_compaction::Retention,
         boot::{self, BootOptions},
@@ -136,7 +135,7 @@ pub async fn home<H: Host, M: Map, T: Transport<H>>(
     defragment_first(&config, &mut channels, &mut report).await?;
     let booted = boot::boot(&host, &boot_options(&config, &paths), Backend::new(report))
         .await
-        .map_err(|fault| fault.to_string())?;
+        .map_err(|fault| fault.sentence(&database))?;
 
     let desk = Rc::new(Desk::with_limits(paths.limits));
     let exchange = Rc::new(Exchange::new(
@@ -227,11 +226,7 @@ pub async fn home<H: Host, M: Map, T: Transport<H>>(
     };
     let ended = run_home(home).await;
     fronts.end(&host).await;
-    let ended = ended.map_err(|fault| match fault {
-        // The store knows its file by no name.
-        Fault::Store(fault) => format!("{}: {fault}", database.display()),
-        fault => fault.to_string(),
-    })?;
+    let ended = ended.map_err(|fault| fault.sentence(&database))?;
     drop(ended);
     wal.close().await;
     Ok(())

@@ -361,7 +361,7 @@ fn unreadable_buckets_are_told_apart() {
         tree.put(bucket, b"\xff", Bytes::from_static(b"\xff"));
         let restored = Restore::new(CompactionMarks::default()).finish();
         let fault = State::open(tree, restored, config()).err().unwrap();
-        assert_eq!(fault, OpenFault::Unreadable(bucket));
+        assert_eq!(fault.entry(), Some((bucket, &b"\xff"[..])));
     }
 }
 
