@@ -69,6 +69,13 @@ pub struct Limits {
     pub small_writes_reserve_bytes: usize,
     /// Bytes of writes that wait before further ones are refused.
     pub proposals_pending_bytes_max: usize,
+    /// Bytes of entries between two snapshots of the log, however few they are: `--snapshot-count` entries of the largest size
+    /// would be 15 GiB of memory.
+    pub log_bytes_between_snapshots: u64,
+    /// Bytes of entries that stay in memory behind a snapshot, for slow followers.
+    pub log_catch_up_bytes_max: u64,
+    /// Bytes of entries beyond which they go though a member that is sent a snapshot would want them.
+    pub log_wanted_bytes_max: u64,
     /// Messages that wait for one other member before further ones are dropped (etcd's buffer of a stream).
     pub peer_queue_messages_max: usize,
     /// Bytes of messages that wait for one other member before further ones are dropped; one is taken whatever its size.
@@ -109,6 +116,9 @@ impl Limits {
         small_write_bytes_max: 16 << 10,
         small_writes_reserve_bytes: 16 << 20,
         proposals_pending_bytes_max: 256 << 20,
+        log_bytes_between_snapshots: 64 << 20,
+        log_catch_up_bytes_max: 64 << 20,
+        log_wanted_bytes_max: 512 << 20,
         peer_queue_messages_max: 4096,
         peer_queue_bytes_max: 64 << 20,
         peer_inbox_messages_max: 4096,
@@ -124,6 +134,7 @@ impl Limits {
             && self.proposals_under_way_bytes_max <= self.proposals_pending_bytes_max
             && self.list_unsent_bytes_max < self.scan_unsent_bytes
             && self.scan_unsent_bytes < self.connection_unsent_bytes_max
+            && self.log_catch_up_bytes_max <= self.log_wanted_bytes_max
             && self.forward_bytes_max < self.peer_queue_bytes_max
             && self.peer_queue_bytes_max <= self.peer_inbox_bytes_max
     }

@@ -52,6 +52,11 @@ impl Tree for MemoryTree {
     }
 
     fn visit(&self, bucket: Bucket, visit: &mut dyn FnMut(&[u8], &[u8])) {
+        if bucket == Bucket::Key {
+            for (revision, (kind, record)) in &self.records.records {
+                visit(&bucket_key(*revision, *kind), record);
+            }
+        }
         let from = self.buckets.range((bucket, Vec::new())..);
         for ((_, key), value) in from.take_while(|((of, _), _)| *of == bucket) {
             visit(key, value);
@@ -78,14 +83,18 @@ impl MemoryTree {
         let small = self.buckets.iter();
         let small = small.map(|((bucket, key), value)| ((bucket.name(), key.clone()), value.clone()));
         let records = self.records.records.iter().map(|(revision, (kind, record))| {
-            let mut key = revision.encode().to_vec();
-            if *kind == RecordKind::Tombstone {
-                key.push(b't');
-            }
-            (("key", key), record.clone())
+            (("key", bucket_key(*revision, *kind)), record.clone())
         });
         small.chain(records).collect()
     }
+}
+
+fn bucket_key(revision: Revision, kind: RecordKind) -> Vec<u8> {
+    let mut key = revision.encode().to_vec();
+    if kind == RecordKind::Tombstone {
+        key.push(b't');
+    }
+    key
 }
 
 pub(crate) const CLUSTER: ClusterId = ClusterId(0xc1);

@@ -25,6 +25,13 @@ pub struct MemoryLog {
     /// The newest snapshot of this member's own; index 0 for none.
     snapshot: SnapshotMetadata,
     entries: VecDeque<Entry>,
+    bytes: u64,
+    discarded_bytes: u64,
+}
+
+/// Bytes of an entry here: a little more than its own framing.
+fn bytes_of(entry: &Entry) -> u64 {
+    entry.data.len() as u64 + 24
 }
 
 impl MemoryLog {
@@ -52,6 +59,8 @@ impl MemoryLog {
             discarded_index: index.0,
             discarded_term: term.0,
             entries: VecDeque::with_capacity(entries.len()),
+            bytes: 0,
+            discarded_bytes: 0,
         };
         log.append(&entries);
         log
@@ -82,8 +91,34 @@ impl MemoryLog {
         );
         let kept = (first.index - self.discarded_index - 1) as usize;
         assert!(kept <= self.entries.len(), "gap before entry {}", first.index);
+        self.bytes -= self.entries.range(kept..).map(bytes_of).sum::<u64>();
         self.entries.truncate(kept);
+        self.bytes += entries.iter().map(bytes_of).sum::<u64>();
         self.entries.extend(entries.iter().cloned());
+    }
+
+    /// Bytes of the entries that are here.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Bytes of all entries so far, discarded ones with them: how far it has grown between two moments is their difference.
+    pub fn grown_to(&self) -> u64 {
+        self.discarded_bytes + self.bytes
+    }
+
+    /// Up to where entries go if at most `entries_max`, and at most `bytes_max` bytes of them, stay for slow followers
+    /// of those up to `index`.
+    pub fn catch_up_from(&self, index: LogIndex, entries_max: u64, bytes_max: u64) -> LogIndex {
+        let (mut from, mut bytes) = (index.0, 0);
+        while let Some(entry) = self.entry(from) {
+            bytes += bytes_of(entry);
+            if index.0 - from == entries_max || bytes > bytes_max {
+                break;
+            }
+            from -= 1;
+        }
+        LogIndex(from)
     }
 
     /// What raft wants to be remembered of its term, vote and commit.
@@ -102,6 +137,7 @@ impl MemoryLog {
     /// Begins anew behind a leader's snapshot.
     pub fn restore(&mut self, metadata: &SnapshotMetadata) {
         self.entries.clear();
+        self.discarded_bytes += std::mem::take(&mut self.bytes);
         self.discarded_index = metadata.index;
         self.discarded_term = metadata.term;
         self.conf_state = metadata.get_conf_state().clone();
@@ -116,7 +152,9 @@ impl MemoryLog {
         assert!(index <= self.last(), "cannot discard entries that are not here");
         let count = (index.0 - self.discarded_index) as usize;
         self.discarded_term = self.entries[count - 1].term;
-        self.entries.drain(..count);
+        let bytes = self.entries.drain(..count).map(|entry| bytes_of(&entry)).sum::<u64>();
+        self.bytes -= bytes;
+        self.discarded_bytes += bytes;
         self.discarded_index = index.0;
         if self.entries.capacity() > 4 * self.entries.len() + 1024 {
             self.entries.shrink_to(2 * self.entries.len());
@@ -158,8 +196,8 @@ impl Storage for MemoryLog {
         let mut bytes = 0u64;
         let mut chosen = Vec::with_capacity(end - start);
         for entry in self.entries.range(start..end) {
-            // A little more than an entry's own framing; at least one entry is given however large it is.
-            bytes += entry.data.len() as u64 + 24;
+            // At least one entry is given however large it is.
+            bytes += bytes_of(entry);
             if bytes > bytes_max && !chosen.is_empty() {
                 break;
             }
@@ -260,6 +298,35 @@ mod tests {
         assert_eq!(entries(&log, 1, 11, u64::MAX).unwrap().len(), 10);
         assert_eq!(entries(&log, 1, 11, 300).unwrap().len(), 2);
         assert_eq!(entries(&log, 4, 11, 1).unwrap()[0].index, 4);
+    }
+
+    #[test]
+    fn bytes_are_those_of_what_is_here() {
+        let mut log = log_of(1..=10);
+        assert_eq!((log.bytes(), log.grown_to()), (1240, 1240));
+        log.append(&[entry(9, 2)]);
+        assert_eq!((log.bytes(), log.grown_to()), (9 * 124, 9 * 124));
+        log.discard_to(LogIndex(4));
+        assert_eq!((log.bytes(), log.grown_to()), (5 * 124, 9 * 124));
+        log.restore(&SnapshotMetadata {
+            index: 20,
+            term: 3,
+            ..SnapshotMetadata::default()
+        });
+        assert_eq!((log.bytes(), log.grown_to()), (0, 9 * 124));
+    }
+
+    #[test]
+    fn followers_are_left_so_many_entries_and_so_many_bytes() {
+        let mut log = log_of(1..=10);
+        let from = |log: &MemoryLog, entries, bytes| log.catch_up_from(LogIndex(8), entries, bytes).0;
+        assert_eq!(from(&log, 3, u64::MAX), 5);
+        assert_eq!(from(&log, 100, 2 * 124), 6);
+        assert_eq!(from(&log, 100, 1), 8);
+        assert_eq!(from(&log, 0, u64::MAX), 8);
+        assert_eq!(from(&log, 100, 8 * 124), 0);
+        log.discard_to(LogIndex(3));
+        assert_eq!(from(&log, 100, 8 * 124), 3);
     }
 
     #[test]

@@ -205,7 +205,8 @@ impl<H: Host, M: Map> Home<H, M> {
             self.watches
                 .restored(store.current_revision(), store.compact_revision());
         }
-        self.snapshotter.restored(LogIndex(metadata.index));
+        let growth = self.replica.consensus().log().grown_to();
+        self.snapshotter.restored(LogIndex(metadata.index), growth);
         if let Some(compaction) = resumed_compaction {
             progress.compactor.schedule(Some(compaction), None);
         }

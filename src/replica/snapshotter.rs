@@ -29,8 +29,14 @@ const PURGE_INTERVAL: Duration = Duration::from_secs(30);
 pub struct SnapshotOptions {
     /// Entries between snapshots (`--snapshot-count`).
     pub entries: u64,
+    /// Bytes of entries between snapshots.
+    pub bytes: u64,
     /// Entries kept in memory behind a snapshot, for followers that are slow (`--snapshot-catchup-entries`).
     pub catchup_entries: u64,
+    /// Bytes of them at most.
+    pub catchup_bytes: u64,
+    /// Bytes of entries beyond which they are not kept for a member that is sent a snapshot.
+    pub wanted_bytes: u64,
     /// `.snap` files kept (`--max-snapshots`); 0 for all.
     pub snapshots_max: usize,
     /// Log segments kept (`--max-wals`); 0 for all.
@@ -43,6 +49,10 @@ pub struct Snapshotter<H: Host> {
     files: Rc<SnapshotFiles<H>>,
     wal: Rc<Wal<H>>,
     last_index: LogIndex,
+    /// How far the log had grown then ([`MemoryLog::grown_to`]).
+    ///
+    /// [`MemoryLog::grown_to`]: crate::raft::MemoryLog::grown_to
+    last_growth: u64,
     stage: Stage,
     next_purge: Monotonic,
     is_purging: Rc<RefCell<Option<Result<(), Fault>>>>,
@@ -75,6 +85,7 @@ impl<H: Host> Snapshotter<H> {
             files,
             wal,
             last_index,
+            last_growth: 0,
             stage: Stage::Idle,
             next_purge: now + PURGE_INTERVAL,
             is_purging: Rc::new(RefCell::new(Some(Ok(())))),
@@ -86,9 +97,10 @@ impl<H: Host> Snapshotter<H> {
         matches!(self.stage, Stage::Committing(_))
     }
 
-    /// A leader's snapshot at this index was installed.
-    pub fn restored(&mut self, index: LogIndex) {
+    /// A leader's snapshot at this index was installed, when the log had grown so far.
+    pub fn restored(&mut self, index: LogIndex, growth: u64) {
         self.last_index = index;
+        self.last_growth = growth;
         self.wal.release_to(index);
     }
 
@@ -136,7 +148,10 @@ impl<H: Host> Snapshotter<H> {
 
     fn begin_if_due<M: Map>(&mut self, replica: &Replica<Backend<M>>) {
         let applied = replica.state().applied();
-        let is_due = applied.index.0 > self.last_index.0 + self.options.entries;
+        let growth = replica.consensus().log().grown_to();
+        let is_long = applied.index.0 > self.last_index.0 + self.options.entries;
+        let is_large = applied.index > self.last_index && growth > self.last_growth + self.options.bytes;
+        let is_due = is_long || is_large;
         if !is_due || replica.is_installing() || !replica.has_caught_up() {
             return;
         }
@@ -148,6 +163,7 @@ impl<H: Host> Snapshotter<H> {
         );
         let snapshot = snapshot_of(replica);
         self.last_index = applied.index;
+        self.last_growth = growth;
         self.stage = Stage::Committing(Box::new(snapshot));
     }
 
@@ -187,11 +203,12 @@ impl<H: Host> Snapshotter<H> {
             term: snapshot.term.0,
             ..SnapshotMetadata::default()
         });
-        if is_log_wanted {
+        let log = replica.consensus().log();
+        if is_log_wanted && log.bytes() <= self.options.wanted_bytes {
             tracing::info!("skip compaction since there is an inflight snapshot");
             return;
         }
-        let compact_to = LogIndex(index.0.saturating_sub(self.options.catchup_entries));
+        let compact_to = log.catch_up_from(index, self.options.catchup_entries, self.options.catchup_bytes);
         if compact_to.0 > 0 {
             replica.consensus_mut().discard_to(compact_to);
             tracing::info!("compact-index" = compact_to.0, "compacted Raft logs");

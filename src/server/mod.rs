@@ -152,7 +152,10 @@ pub async fn home<H: Host, M: Map, T: Transport<H>>(
     let wal = Rc::new(booted.wal);
     let snapshot_options = SnapshotOptions {
         entries: config.snapshot_count,
+        bytes: paths.limits.log_bytes_between_snapshots,
         catchup_entries: config.snapshot_catchup_entries,
+        catchup_bytes: paths.limits.log_catch_up_bytes_max,
+        wanted_bytes: paths.limits.log_wanted_bytes_max,
         snapshots_max: config.snapshot_files_max as usize,
         wals_max: config.wal_files_max as usize,
     };

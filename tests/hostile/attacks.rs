@@ -236,19 +236,16 @@ fn leases_and_transactions_are_bounded() {
         },
     );
     // What waits, what is in the log three times, what is on its way into the tree (the batch that gathers and the one that
-    // is written, each with all that was in the log when it closed), and of raft's log what `--snapshot-count` keeps, with what
-    // comes while the snapshot is written, which on a slow disk is as much again.
+    // is written, each with all that was in the log when it closed), and of raft's log what is kept for slow followers, what
+    // comes until a snapshot is due, and what comes while it is written: no more than fits into a commit and the one after.
     let pending = Limits::DEFAULT.proposals_pending_bytes_max as u64;
     let log = Limits::DEFAULT.proposals_under_way_bytes_max as u64;
     let tree = Limits::DEFAULT.backend_open_bytes_max as u64;
+    let raft = Limits::DEFAULT.log_catch_up_bytes_max + Limits::DEFAULT.log_bytes_between_snapshots + 2 * (tree + log);
     withstand_with(
         "1,200 transactions of 1.4 MiB from 20 connections",
-        pending + 3 * log + 2 * (tree + log) + 300 * 3 * MIB / 2,
-        &[
-            "--snapshot-count=100",
-            "--experimental-snapshot-catchup-entries=10",
-            "--quota-backend-bytes=8000000000",
-        ],
+        pending + 3 * log + 2 * (tree + log) + raft,
+        &["--quota-backend-bytes=8000000000"],
         |address| async move {
             let mut held = Vec::new();
             for sender in 0..20u32 {

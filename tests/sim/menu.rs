@@ -180,6 +180,9 @@ pub fn limits(random: &mut Random) -> Limits {
         small_write_bytes_max: [0, 100, 1_000],
         small_writes_reserve_bytes: [0, 500, 5_000],
         proposals_pending_bytes_max: [2_000, 40_000],
+        log_bytes_between_snapshots: [1, 2_000, 50_000],
+        log_catch_up_bytes_max: [0, 1_000, 20_000],
+        log_wanted_bytes_max: [0, 1_000, 50_000],
         peer_queue_messages_max: [1, 2, 8],
         peer_queue_bytes_max: [1_000, 20_000],
         peer_inbox_messages_max: [2, 4, 16],
@@ -195,6 +198,7 @@ pub fn limits(random: &mut Random) -> Limits {
         .min(limits.proposals_pending_bytes_max);
     limits.scan_unsent_bytes = limits.scan_unsent_bytes.min(limits.connection_unsent_bytes_max - 1);
     limits.list_unsent_bytes_max = limits.list_unsent_bytes_max.min(limits.scan_unsent_bytes - 1);
+    limits.log_wanted_bytes_max = limits.log_wanted_bytes_max.max(limits.log_catch_up_bytes_max);
     limits.peer_queue_bytes_max = limits.peer_queue_bytes_max.min(limits.peer_inbox_bytes_max);
     limits.forward_bytes_max = limits.forward_bytes_max.min(limits.peer_queue_bytes_max - 1);
     assert!(limits.are_related());
