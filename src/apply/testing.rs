@@ -82,9 +82,11 @@ impl MemoryTree {
     pub(crate) fn dump(&self) -> BTreeMap<(&'static str, Vec<u8>), Bytes> {
         let small = self.buckets.iter();
         let small = small.map(|((bucket, key), value)| ((bucket.name(), key.clone()), value.clone()));
-        let records = self.records.records.iter().map(|(revision, (kind, record))| {
-            (("key", bucket_key(*revision, *kind)), record.clone())
-        });
+        let records = self
+            .records
+            .records
+            .iter()
+            .map(|(revision, (kind, record))| (("key", bucket_key(*revision, *kind)), record.clone()));
         small.chain(records).collect()
     }
 }

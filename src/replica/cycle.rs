@@ -20,12 +20,13 @@
 use std::collections::VecDeque;
 
 use bytes::BytesMut;
-use raft::eraftpb::{Entry, EntryType, HardState, Message, Snapshot};
+use raft::eraftpb::{Entry, EntryType, Message};
 
 use super::{
     outputs::{Outputs, Requested},
     proposals::{Origin, Proposals},
     reads::ReadQueue,
+    takeover::Installing,
 };
 use crate::{
     apply::{Applied, ApplyFault, Effect, EntryAt, State, Tree},
@@ -59,46 +60,32 @@ const ARENA_BYTES: usize = 64 * 1024;
 
 /// The replica: consensus, the log that gathers, and the state machine.
 pub struct Replica<T: Tree> {
-    options: ReplicaOptions,
+    pub(super) options: ReplicaOptions,
     member_id: MemberId,
-    consensus: Consensus,
-    log: LogEncoder,
-    state: State<T>,
-    waiters: Waiters<Waiter>,
+    pub(super) consensus: Consensus,
+    pub(super) log: LogEncoder,
+    pub(super) state: State<T>,
+    pub(super) waiters: Waiters<Waiter>,
     /// Renewals of leases that have ended but are not revoked yet.
     renewals: Vec<Call>,
-    waiting_bytes: usize,
-    reads: ReadQueue<Call>,
+    pub(super) waiting_bytes: usize,
+    pub(super) reads: ReadQueue<Call>,
     ids: RequestIds,
     arena: BytesMut,
-    proposals: Proposals,
+    pub(super) proposals: Proposals,
     /// Number of the newest cycle whose records the log has gathered.
-    gathered_number: u64,
+    pub(super) gathered_number: u64,
     /// The newest cycle that the write in flight covers.
     write_in_flight: Option<u64>,
-    refused: Refused,
+    pub(super) refused: Refused,
     /// Follower's answers that wait for the log, by the cycle that they belong to.
     messages_after_sync: VecDeque<(u64, Vec<Message>)>,
     /// A leader's snapshot has come, and takes the place of everything: raft waits until it is installed.
-    installing: Option<Installing>,
-    publication: Publication,
+    pub(super) installing: Option<Installing>,
+    pub(super) publication: Publication,
     /// Who led last, and since when.
     led_by: Option<MemberId>,
-    led_since: Monotonic,
-}
-
-/// How far a leader's snapshot is.
-enum Installing {
-    /// Its file has to be durable before the log may say of it.
-    File {
-        snapshot: Box<Snapshot>,
-        number: u64,
-        hard_state: Option<HardState>,
-    },
-    /// The log has gathered its record.
-    Record { snapshot: Box<Snapshot>, number: u64 },
-    /// The state machine has to be replaced.
-    State(Box<Snapshot>),
+    pub(super) led_since: Monotonic,
 }
 
 /// Whether this member has told the cluster who it is, in this life.
@@ -122,7 +109,7 @@ pub struct Refused {
 }
 
 /// Who waits for a proposal.
-enum Waiter {
+pub(super) enum Waiter {
     /// A client.
     Client {
         ticket: Ticket,
@@ -449,66 +436,6 @@ impl<T: Tree> Replica<T> {
         self.release(number, outputs);
     }
 
-    /// The leader's snapshot whose file is to be saved, if that is what raft waits for.
-    pub fn snapshot_to_save(&self) -> Option<&Snapshot> {
-        match &self.installing {
-            Some(Installing::File { snapshot, .. }) => Some(snapshot),
-            _ => None,
-        }
-    }
-
-    /// The file of [`Replica::snapshot_to_save`] is durable: the log may say of it.
-    pub fn snapshot_saved(&mut self) {
-        let Some(Installing::File {
-            snapshot,
-            number,
-            hard_state,
-        }) = self.installing.take()
-        else {
-            unreachable!("a snapshot's file was to be saved");
-        };
-        let metadata = snapshot.get_metadata();
-        self.log.append_snapshot(&WalSnapshot {
-            index: LogIndex(metadata.index),
-            term: Term(metadata.term),
-            conf_state: Some(metadata.get_conf_state().clone()),
-        });
-        self.log.append(&[], hard_state.as_ref());
-        self.gathered_number = number;
-        self.installing = Some(Installing::Record { snapshot, number });
-    }
-
-    /// The leader's snapshot whose state machine is to take the place of this one: the log begins with it, durably.
-    pub fn snapshot_to_open(&self) -> Option<&Snapshot> {
-        match &self.installing {
-            Some(Installing::State(snapshot)) => Some(snapshot),
-            _ => None,
-        }
-    }
-
-    /// Whether raft has handed over again what the state had applied before this life began. Until then it needs entries
-    /// that the state does not, and does not know of every change of the members that the state knows of: no snapshot of
-    /// the state is raft's.
-    pub fn has_caught_up(&self) -> bool {
-        self.consensus.applied_to() >= self.state.applied().index
-    }
-
-    /// Whether a leader's snapshot is being installed.
-    pub fn is_installing(&self) -> bool {
-        self.installing.is_some()
-    }
-
-    /// The snapshot's state machine takes the place of the old one, and raft goes on.
-    pub fn replace_state(&mut self, state: State<T>) {
-        let Some(Installing::State(snapshot)) = self.installing.take() else {
-            unreachable!("a state was to be opened");
-        };
-        let index = LogIndex(snapshot.get_metadata().index);
-        assert!(state.applied().index >= index, "a state that is behind its snapshot");
-        self.consensus.applied(index);
-        self.state = state;
-    }
-
     fn release(&mut self, number: u64, outputs: &mut Outputs) {
         self.consensus.persisted(number);
         while self.messages_after_sync.front().is_some_and(|(of, _)| *of <= number) {
@@ -522,63 +449,6 @@ impl<T: Tree> Replica<T> {
             }) if recorded <= number => Some(Installing::State(snapshot)),
             other => other,
         };
-    }
-
-    /// A heartbeat interval has passed: raft's clock moves, and those who waited too long are told.
-    pub fn tick(&mut self, now: Monotonic, outputs: &mut Outputs) {
-        self.consensus.tick();
-        self.proposals.expire(now);
-        let reject = self.timeout_reason(now);
-        while let Some(waiter) = self.waiters.expire(now) {
-            self.give_up(waiter, reject, outputs);
-        }
-        let timeout = u64::try_from(self.options.request_timeout.as_nanos()).unwrap_or(u64::MAX);
-        let earliest = Monotonic(now.0.saturating_sub(timeout));
-        while let Some(call) = self.reads.pop_expired(earliest) {
-            self.refused.reads += 1;
-            outputs
-                .replies
-                .push((call.ticket, refusal(call.ticket, Reject::Timeout)));
-        }
-    }
-
-    /// Why proposals whose time ends now had no outcome, as etcd tells it: their leader may have been lost.
-    fn timeout_reason(&self, now: Monotonic) -> Reject {
-        let proposed_at = now.0.saturating_sub(self.options.request_timeout.as_nanos() as u64);
-        let lost_after = self
-            .led_since
-            .0
-            .saturating_sub(2 * self.options.election_timeout.as_nanos() as u64);
-        match lost_after < proposed_at && proposed_at < self.led_since.0 {
-            true => Reject::TimeoutLeaderFail,
-            false => Reject::Timeout,
-        }
-    }
-
-    /// Ends all waits: the server stops.
-    pub fn stop(&mut self, outputs: &mut Outputs) {
-        for waiter in self.waiters.drain() {
-            self.give_up(waiter, Reject::Stopped, outputs);
-        }
-        while let Some(call) = self.reads.pop_expired(Monotonic(u64::MAX)) {
-            outputs
-                .replies
-                .push((call.ticket, refusal(call.ticket, Reject::Stopped)));
-        }
-    }
-
-    fn give_up(&mut self, waiter: Waiter, reject: Reject, outputs: &mut Outputs) {
-        self.refused.proposals += 1;
-        match waiter {
-            Waiter::Client { ticket, entry_bytes } => {
-                self.waiting_bytes -= entry_bytes;
-                outputs.replies.push((ticket, refusal(ticket, reject)));
-            }
-            Waiter::Held(ticket, reply) => outputs.replies.push((ticket, reply)),
-            Waiter::Read(call) => outputs.replies.push((call.ticket, refusal(call.ticket, reject))),
-            Waiter::Publication => self.publication = Publication::Due,
-            Waiter::Own => {}
-        }
     }
 
     /// Starts an election at once: right for a lone member, whom nobody can prefer another to.

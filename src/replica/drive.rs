@@ -16,16 +16,16 @@ use raft::eraftpb::Message;
 
 use super::{
     Fault,
-    answer::{self, Facts},
+    answer::Facts,
     auto_compaction::{AutoCompactor, Look, Retention},
     compactor::Compactor,
-    cycle::{Publication, Replica, refusal},
+    cycle::{Publication, Replica},
     file_work::FileWorks,
     install::Installer,
     intake::{Admission, Intake, UnderWay},
     jobs::CompactionPace,
     leases::{self, Identity},
-    outputs::{Outputs, Requested, Stopwatch},
+    outputs::{Outputs, Stopwatch},
     peers::Stopping,
     relay::Relay,
     scans::Scans,
@@ -33,7 +33,6 @@ use super::{
     telemetry::{self, Telemetry},
 };
 use crate::{
-    apply::Effect,
     backend::{Backend, StoreEvent, StoreRequest},
     base::{
         Monotonic,
@@ -43,7 +42,7 @@ use crate::{
     mvcc::{Compaction, HistoryLimits, history_slice},
     ops::health::HealthAlarm,
     peer::Exchange,
-    propose::{Call, FileWork, Read, Request, Ticket, Write},
+    propose::{Call, Write},
     rpc::{desk::Desk, http::MemberView, watch::Watches},
     snapshot::SnapshotFiles,
     wal::{Wal, WalFault, WriteReport},
@@ -139,7 +138,7 @@ pub(super) struct Progress<M: crate::host::Map> {
     pub(super) stopping: Stopping,
     is_ready: bool,
     /// What the health endpoints know may have changed.
-    is_view_stale: bool,
+    pub(super) is_view_stale: bool,
     /// One timer for all that is due; it may fire early, never late.
     timer: Option<(Monotonic, Timer)>,
 }
@@ -513,115 +512,6 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
         }
     }
 
-    fn carry_out(&mut self, progress: &mut Progress<M>, now: Monotonic) {
-        self.send(progress);
-        let outputs = &mut progress.outputs;
-        if outputs.role_changed {
-            leases::follow_role(&mut self.replica);
-            let term = self.replica.consensus().term();
-            self.replica.state_mut().set_raft_term(term);
-        }
-        progress.is_view_stale |= outputs.role_changed || !outputs.effects.is_empty();
-        outputs.role_changed = false;
-        // Before they hear of a compaction: whoever finds no room for a change of this turn needs it from history, which a
-        // compaction of this turn may have taken, and is told that it did. And before any answer: who has one finds that
-        // the watchers were told.
-        if !is_planted(Planted::CompactionToldFirst) {
-            self.tell_watchers(progress);
-        }
-        for requested in std::mem::take(&mut progress.outputs.effects) {
-            self.carry_out_effect(requested, &mut progress.compactor, now);
-        }
-        self.tell_watchers(progress);
-        let mut reads = std::mem::take(&mut progress.outputs.reads);
-        for call in reads.drain(..) {
-            self.answer(call, progress, now);
-        }
-        progress.outputs.reads = reads;
-        self.pass_on(progress, now);
-        for (ticket, reply) in progress.outputs.replies.drain(..) {
-            if let Some((ticket, reply)) = progress.relay.answer(ticket, reply) {
-                self.desk.reply(ticket, reply);
-            }
-        }
-    }
-
-    fn tell_watchers(&self, progress: &mut Progress<M>) {
-        let commits = &mut progress.outputs.commits;
-        if !commits.is_empty() {
-            self.watches.publish(commits);
-            commits.clear();
-        }
-    }
-
-    fn answer(&mut self, call: Call, progress: &mut Progress<M>, now: Monotonic) {
-        match call.request {
-            Request::File(work) => begin_file_work(&mut self.replica, progress, call.ticket, work),
-            Request::Read(Read::Gauges) => {
-                self.tell_gauges(&progress.works);
-                answer::read(
-                    &mut self.replica,
-                    &self.facts,
-                    &mut progress.scans,
-                    call,
-                    now,
-                    &mut progress.outputs,
-                );
-            }
-            Request::Read(_) => {
-                let limits = self.replica.limits();
-                let under_way = progress.scans.of_connection(&call.ticket) * limits.scan_unsent_bytes;
-                let bytes_max = limits.connection_unsent_bytes_max;
-                if let Some(call) = self.desk.defer_if_choked(call, under_way, bytes_max) {
-                    let answered = progress.outputs.replies.len();
-                    answer::read(
-                        &mut self.replica,
-                        &self.facts,
-                        &mut progress.scans,
-                        call,
-                        now,
-                        &mut progress.outputs,
-                    );
-                    for (ticket, reply) in &progress.outputs.replies[answered..] {
-                        self.desk
-                            .expect(*ticket, reply.outcome.as_ref().map_or(0, |message| message.len()));
-                    }
-                }
-            }
-            Request::Write(_) => unreachable!("writes pass the log"),
-        }
-    }
-
-    fn carry_out_effect(&mut self, requested: Requested, compactor: &mut Compactor, now: Monotonic) {
-        match requested.effect {
-            Effect::TermBegun => leases::begin_term(&mut self.replica, &self.identity, now),
-            Effect::RaiseAlarm(alarm) => self.replica.raise_alarm(alarm, requested.held, now),
-            Effect::AlarmChanged {
-                alarm,
-                member,
-                is_raised,
-            } => {
-                let alarm = AlarmType::try_from(alarm).map_or("unknown", |alarm| alarm.as_str_name());
-                let what = if is_raised { "alarm raised" } else { "alarm disarmed" };
-                tracing::warn!(alarm, from = format!("{member:x}"), "{what}");
-            }
-            Effect::Compact { compaction, .. } => {
-                self.watches.compacted(compaction.revision());
-                compactor.schedule(Some(*compaction), requested.held);
-            }
-            Effect::AwaitCompaction { .. } => compactor.schedule(None, requested.held),
-            Effect::MembersChanged => {
-                tracing::info!("membership changed");
-                self.tell_peers();
-            }
-            Effect::ClusterVersionChanged => tracing::info!("set cluster version"),
-            Effect::RemovedSelf => {
-                tracing::error!("permanently removed from the cluster");
-                self.stop.notify();
-            }
-        }
-    }
-
     /// When the open batch has to go to the store at the latest.
     fn commit_due(&self, progress: &Progress<M>) -> Monotonic {
         let backend = self.replica.state().tree();
@@ -675,28 +565,5 @@ fn health_alarm(alarm: AlarmType) -> HealthAlarm {
         AlarmType::Nospace => HealthAlarm::NoSpace,
         AlarmType::Corrupt => HealthAlarm::Corrupt,
         AlarmType::None => HealthAlarm::Unknown,
-    }
-}
-
-/// Begins work on the file. What walks over the index first does so in slices.
-fn begin_file_work<M: crate::host::Map>(
-    replica: &mut Replica<Backend<M>>,
-    progress: &mut Progress<M>,
-    ticket: Ticket,
-    work: FileWork,
-) {
-    match work {
-        FileWork::Hash => progress.works.hash(ticket),
-        FileWork::Defragment => progress.works.defragment(ticket),
-        FileWork::HashKv(request) if replica.state().store().hashes.at(request.revision).is_some() => {
-            progress
-                .works
-                .remembered_hash(ticket, request.revision, replica, &mut progress.outputs);
-        }
-        FileWork::HashKv(request) => match replica.state().store().hash_begin(request.revision) {
-            Ok(job) => progress.scans.begin_hash(replica, ticket, job),
-            Err(reject) => progress.outputs.replies.push((ticket, refusal(ticket, reject))),
-        },
-        FileWork::Snapshot(sink) => progress.works.snapshot(sink),
     }
 }
