@@ -143,8 +143,9 @@ impl Menu {
     }
 }
 
-/// Bounds: those of a server, or in half of all seeds some that its short life comes to.
+/// Bounds: those of a server, or in half of all seeds some that its short life comes to. How many there are changes nothing else.
 pub fn limits(random: &mut Random) -> Limits {
+    let random = &mut random.fork(0);
     if random.chance(0.5) {
         return Limits::DEFAULT;
     }
@@ -180,9 +181,6 @@ pub fn limits(random: &mut Random) -> Limits {
         small_write_bytes_max: [0, 100, 1_000],
         small_writes_reserve_bytes: [0, 500, 5_000],
         proposals_pending_bytes_max: [2_000, 40_000],
-        log_bytes_between_snapshots: [1, 2_000, 50_000],
-        log_catch_up_bytes_max: [0, 1_000, 20_000],
-        log_wanted_bytes_max: [0, 1_000, 50_000],
         peer_queue_messages_max: [1, 2, 8],
         peer_queue_bytes_max: [1_000, 20_000],
         peer_inbox_messages_max: [2, 4, 16],
@@ -190,6 +188,9 @@ pub fn limits(random: &mut Random) -> Limits {
         peer_snapshots_max: [1],
         questions_pending_max: [1, 2],
         forward_bytes_max: [1, 500, 5_000],
+        log_bytes_between_snapshots: [3_000, 50_000],
+        log_catch_up_bytes_max: [0, 1_000, 20_000],
+        log_wanted_bytes_max: [0, 1_000, 50_000],
     };
     // What must have room in another has it.
     limits.backend_batch_bytes_max = limits.backend_batch_bytes_max.min(limits.backend_open_bytes_max);

@@ -25,7 +25,7 @@ impl Cluster {
     pub(super) async fn trouble(&mut self) -> Result<(), String> {
         let place = self.victim();
         let other = self.random.index(self.members.len());
-        match self.random.below(24) {
+        match self.random.below(26) {
             0..=2 => self.end(place).await?,
             3 => self.restart_all().await,
             4..=5 if place != other => {
@@ -50,6 +50,7 @@ impl Cluster {
             18 => self.depose_twice().await,
             19 => self.fail_while_stalled(place).await,
             20 => self.break_disk(place),
+            21..=23 => self.strand(place).await,
             _ => {}
         }
         let limit = [50, 500, 3_000][self.random.index(3)];
@@ -229,6 +230,15 @@ impl Cluster {
             1 => self.pause_machine(from),
             _ => {}
         }
+    }
+
+    /// A member is cut off from the others, not from its clients, for long enough that another leads if it did; then it hears
+    /// all at once what it has missed.
+    async fn strand(&mut self, place: usize) {
+        self.isolate(place);
+        let millis = (1 + self.random.below(3)) * self.options.election_timeout().as_millis() as u64;
+        self.pause(Duration::from_millis(millis)).await;
+        self.mend_ways();
     }
 
     /// The leader is cut off, and while another is elected the power of a third one fails.
