@@ -43,7 +43,6 @@ impl Surface {
         Rc::new(Service {
             wire: ServerOptions {
                 message_bytes_max,
-                http_body_bytes_max: message_bytes_max,
                 concurrent_streams_max: config.concurrent_streams_max,
                 keepalive_time_min: config.grpc_keepalive_min_time,
                 keepalive_interval: config.grpc_keepalive_interval.unwrap_or(Duration::ZERO),

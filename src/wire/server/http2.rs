@@ -7,6 +7,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use super::{
     Call, ServerEvent, ServerOptions, StreamId,
     answers::{self, GRPC_HEAD, GRPC_OK},
+    assembly::{Assembly, Held},
     events::HttpRequest,
     request::{Request, RequestHead},
 };
@@ -28,6 +29,8 @@ pub(super) struct ServerStream {
     is_with_caller: bool,
     head_sent: bool,
     deframer: Deframer,
+    /// While a message or a body is unfinished.
+    held: Option<Held>,
     subtype: Option<Box<str>>,
 }
 
@@ -58,8 +61,8 @@ pub(super) struct Http2Server {
     pub head: RequestHead,
     options: ServerOptions,
     small: SmallMessages,
-    /// Bytes of unfinished messages and bodies; never below the truth, and counted anew when it seems too much.
-    held_bytes: usize,
+    /// Bytes of unfinished messages and bodies of this connection.
+    assembly: Assembly,
     block: BytesMut,
 }
 
@@ -80,7 +83,7 @@ impl Http2Server {
             head: RequestHead::default(),
             options,
             small: SmallMessages::default(),
-            held_bytes: 0,
+            assembly: Assembly::default(),
             block: BytesMut::new(),
         }
     }
@@ -100,7 +103,6 @@ impl Http2Server {
                 }
                 Incoming::Data { slot, len, end } => self.data(slot, len, end, input, events),
                 Incoming::Reset { stream, app, .. } => {
-                    self.held_bytes = self.held_bytes.saturating_sub(app.held_bytes());
                     if app.is_with_caller {
                         events.push_back(ServerEvent::Cancelled {
                             stream: StreamId(stream),
@@ -162,7 +164,6 @@ impl Http2Server {
         let entry = self.core.streams.at_mut(slot);
         let stream = StreamId(entry.id);
         let app = &mut entry.app;
-        let held_before = app.held_bytes();
         let mut failure = None;
         match &mut app.kind {
             Kind::Grpc => loop {
@@ -179,19 +180,26 @@ impl Http2Server {
             Kind::Http { body, .. } if body.len() + len <= self.options.http_body_bytes_max as usize => {
                 body.extend_from_slice(&input[..len]);
             }
-            Kind::Http { .. } => {
+            Kind::Http { body, .. } => {
+                *body = BytesMut::new();
+                app.held = None;
                 input.advance(len);
                 let response = HttpResponse::new(413, "text/plain; charset=utf-8", "413 Request Entity Too Large");
                 self.respond(stream, &response);
                 return;
             }
         }
-        self.held_bytes = (self.held_bytes + app.held_bytes()).saturating_sub(held_before);
+        let held = app.held_bytes();
+        if held > 0 || app.held.is_some() {
+            let counted = app
+                .held
+                .get_or_insert_with(|| Held::new(&self.assembly, &self.options.assembly));
+            counted.set(held);
+        }
         let is_http = matches!(app.kind, Kind::Http { .. });
         input.advance(if is_http || failure.is_some() { len } else { 0 });
-        if failure.is_none() && self.held_bytes > self.options.assembly_bytes_max as usize && self.holds_too_much() {
-            let text = "too many bytes of unfinished messages on the connection";
-            failure = Some(Status::new(Code::ResourceExhausted, text));
+        if failure.is_none() && held > 0 {
+            failure = self.holds_too_much();
         }
         if let Some(status) = failure {
             self.fail_stream(slot, &status, events);
@@ -215,7 +223,7 @@ impl Http2Server {
             Kind::Grpc => events.push_back(ServerEvent::HalfClosed { stream }),
             Kind::Http { request, body, .. } => {
                 if let Some(mut request) = request.take() {
-                    self.held_bytes = self.held_bytes.saturating_sub(body.len());
+                    app.held = None;
                     request.body = std::mem::take(body).freeze();
                     app.is_with_caller = true;
                     events.push_back(ServerEvent::Http { stream, request });
@@ -228,16 +236,26 @@ impl Http2Server {
     fn fail_stream(&mut self, slot: Slot, status: &Status, events: &mut VecDeque<ServerEvent>) {
         let stream = StreamId(self.core.streams.at(slot).id);
         let app = &mut self.core.streams.at_mut(slot).app;
+        // The stream may stay for as long as the client does not read its answer.
+        app.deframer = Deframer::default();
+        app.held = None;
         if std::mem::take(&mut app.is_with_caller) {
             events.push_back(ServerEvent::Cancelled { stream });
         }
         self.finish_slot(slot, 200, status);
     }
 
-    fn holds_too_much(&mut self) -> bool {
-        let streams = &self.core.streams;
-        self.held_bytes = streams.slots().map(|slot| streams.at(slot).app.held_bytes()).sum();
-        self.held_bytes > self.options.assembly_bytes_max as usize
+    /// Whether unfinished messages hold more than they may.
+    fn holds_too_much(&self) -> Option<Status> {
+        let (own, all) = (self.assembly.bytes(), self.options.assembly.bytes());
+        let text = if own > self.options.assembly_bytes_max as usize {
+            "too many bytes of unfinished messages on the connection"
+        } else if all > self.options.core_assembly_bytes_max && own > self.options.assembly_bytes_free {
+            "too many bytes of unfinished messages"
+        } else {
+            return None;
+        };
+        Some(Status::new(Code::ResourceExhausted, text))
     }
 
     /// The connection is lost: so are its streams.
@@ -249,7 +267,6 @@ impl Http2Server {
                 });
             }
         }
-        self.held_bytes = 0;
     }
 
     /// The slot of a stream that may still be answered.

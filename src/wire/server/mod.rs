@@ -21,6 +21,7 @@
 //! by `Cancelled`.
 
 mod answers;
+mod assembly;
 mod events;
 mod http2;
 mod options;
@@ -34,6 +35,7 @@ pub use crate::wire::{
     http1::{HttpBody, HttpResponse},
     http2::{Encode, Payload},
 };
+pub use assembly::Assembly;
 pub use events::{Call, HttpRequest, Path, ServerEvent, StreamId};
 pub use options::ServerOptions;
 

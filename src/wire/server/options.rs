@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::assembly::Assembly;
+
 /// A connection's bounds and policies. Shared by value: make one and clone it for each connection.
 #[derive(Clone, Debug)]
 pub struct ServerOptions {
@@ -11,10 +13,16 @@ pub struct ServerOptions {
     pub concurrent_streams_max: u32,
     /// Decoded bytes of one request's header fields, counted as RFC 9113 section 6.5.2 does.
     pub header_list_bytes_max: u32,
-    /// Largest body of a plain HTTP request, in bytes.
+    /// Largest body of a plain HTTP request, in bytes. Nothing that is served this way takes one.
     pub http_body_bytes_max: u32,
-    /// Bytes of unfinished messages and bodies of all streams together.
+    /// Bytes of unfinished messages and bodies of all streams of a connection together. Above, the stream that adds to them fails.
     pub assembly_bytes_max: u32,
+    /// The same of all connections that share [`ServerOptions::assembly`].
+    pub core_assembly_bytes_max: usize,
+    /// What a connection may hold of them however much others do.
+    pub assembly_bytes_free: usize,
+    /// The count that connections share which are made with clones of these options.
+    pub assembly: Assembly,
     /// Receive window of a stream, in bytes.
     pub stream_window_bytes: u32,
     /// Receive window of the connection, in bytes.
@@ -35,8 +43,11 @@ impl Default for ServerOptions {
             message_bytes_max: 1_572_864 + crate::limits::GRPC_OVERHEAD_BYTES,
             concurrent_streams_max: u32::MAX,
             header_list_bytes_max: 64 * 1024,
-            http_body_bytes_max: 1_572_864 + crate::limits::GRPC_OVERHEAD_BYTES,
+            http_body_bytes_max: 64 * 1024,
             assembly_bytes_max: 64 * 1024 * 1024,
+            core_assembly_bytes_max: 256 * 1024 * 1024,
+            assembly_bytes_free: 16 * 1024,
+            assembly: Assembly::default(),
             stream_window_bytes: 1024 * 1024,
             connection_window_bytes: 8 * 1024 * 1024,
             stream_queue_bytes_high: 1024 * 1024,

@@ -379,6 +379,53 @@ fn unfinished_messages_of_a_connection_are_bounded() {
 }
 
 #[test]
+fn unfinished_messages_of_all_connections_are_bounded() {
+    let options = ServerOptions {
+        core_assembly_bytes_max: 50_000,
+        assembly_bytes_free: 1_000,
+        ..ServerOptions::default()
+    };
+    let half_message = |server: &mut ServerConnection, stream: u32, bytes: usize| {
+        let mut input = BytesMut::new();
+        headers(stream, 0, &GRPC, &mut input);
+        let mut payload = vec![0, 0, 1, 0, 0];
+        payload.resize(5 + bytes, 1);
+        data(stream, 0, &payload, &mut input);
+        server.receive(&mut input, NOW);
+        events(server)
+            .iter()
+            .any(|event| matches!(event, ServerEvent::Cancelled { .. }))
+    };
+    let opened = || {
+        let mut server = ServerConnection::new(options.clone(), NOW);
+        let mut input = self::server().1;
+        server.receive(&mut input, NOW);
+        server
+    };
+    let mut many: Vec<ServerConnection> = (0..10).map(|_| opened()).collect();
+    let failed = many
+        .iter_mut()
+        .filter_map(|server| half_message(server, 1, 10_000).then_some(()));
+    assert_eq!(failed.count(), 5);
+    assert_eq!(options.assembly.bytes(), 50_000);
+    let mut honest = opened();
+    assert!(!half_message(&mut honest, 1, 900), "a little is everybody's right");
+    assert!(half_message(&mut honest, 3, 900));
+    many.pop();
+    assert_eq!(options.assembly.bytes(), 50_900, "that one had failed");
+    many.remove(0);
+    assert_eq!(options.assembly.bytes(), 40_900);
+    assert!(!half_message(&mut honest, 5, 9_000));
+    let mut input = BytesMut::new();
+    crate::wire::http2::write_reset(5, crate::wire::http2::ErrorCode::Cancel, &mut input);
+    honest.receive(&mut input, NOW);
+    drop(many);
+    assert_eq!(options.assembly.bytes(), 900);
+    drop(honest);
+    assert_eq!(options.assembly.bytes(), 0);
+}
+
+#[test]
 fn reset_cancels_and_late_answers_are_dropped() {
     let (mut server, mut input) = server();
     headers(1, flags::END_STREAM, &GRPC, &mut input);
