@@ -108,11 +108,9 @@ fn half_messages_are_bounded() {
         |address| half_messages(address, 400, 1, 64 << 10),
     );
     // What all connections of a core may gather (`core_assembly_bytes_max`), with room to grow.
-    withstand(
-        "half messages of 1 MiB on 800 connections",
-        2 * 256 * MIB,
-        |address| half_messages(address, 800, 1, MIB as usize - 5),
-    );
+    withstand("half messages of 1 MiB on 800 connections", 2 * 256 * MIB, |address| {
+        half_messages(address, 800, 1, MIB as usize - 5)
+    });
 }
 
 #[test]

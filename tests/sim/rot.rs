@@ -111,9 +111,10 @@ fn draw_astray(sim: &Sim, host: &SimHost, path: &Path, content: &[u8], random: &
 /// Puts right what nobody has written over, sector by sector.
 pub async fn undo(sim: &Sim, host: &SimHost, rot: &mut Vec<Rot>) {
     for damage in rot.drain(..).rev() {
-        // What could not be read was put aside under another name. Who brings the content from elsewhere brings the name.
+        // A `.snap` that could not be read was put aside under another name. Who brings the content from elsewhere brings the name.
         let aside = damage.path.with_added_extension("broken");
-        if host.disk().exists(&aside).await.unwrap_or_default() {
+        let is_gone = !host.disk().exists(&damage.path).await.unwrap_or_default();
+        if is_gone && host.disk().exists(&aside).await.unwrap_or_default() {
             host.disk().rename(&aside, &damage.path).await.expect("it is there");
         }
         // A file that was purged meanwhile has nothing to be put right.
