@@ -19,7 +19,7 @@ use super::{
     answer::Facts,
     auto_compaction::{AutoCompactor, Look, Retention},
     compactor::Compactor,
-    cycle::{Publication, Replica},
+    cycle::{Publication, Replica, refusal},
     file_work::FileWorks,
     install::Installer,
     intake::{Admission, Intake, UnderWay},
@@ -35,7 +35,7 @@ use super::{
 use crate::{
     backend::{Backend, StoreEvent, StoreRequest},
     base::{
-        Monotonic,
+        Monotonic, Reject,
         planted::{Planted, is_planted},
     },
     host::{Disk, File, Host, Notify, Receiver, Sender},
@@ -181,7 +181,7 @@ pub async fn run<H: Host, M: crate::host::Map>(mut home: Home<H, M>) -> Result<H
             ..Outputs::default()
         },
         calls: Vec::new(),
-        intake: Intake::new(limits),
+        intake: Intake::new(limits, home.replica.request_timeout()),
         gathering_since: None,
         next_tick: now + home.options.heartbeat,
         next_lease_tick: now,
@@ -409,11 +409,14 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
 
     fn take_calls(&mut self, progress: &mut Progress<M>, now: Monotonic) {
         while let Some(call) = progress.intake.release(self.under_way()) {
-            self.replica.submit(call, now, &mut progress.outputs);
+            // Whose connection is gone wants it no more.
+            if self.desk.unsent_bytes(&call.ticket).is_some() {
+                self.replica.submit(call, now, &mut progress.outputs);
+            }
         }
         self.desk.take_calls(&mut progress.calls);
         for call in progress.calls.drain(..) {
-            match progress.intake.take(call, self.under_way()) {
+            match progress.intake.take(call, self.under_way(), now) {
                 Admission::Now(call) => self.replica.submit(call, now, &mut progress.outputs),
                 Admission::Held => {}
                 Admission::Refused(call) => self.replica.refuse(call.ticket, &mut progress.outputs),
@@ -434,6 +437,10 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
             // A late tick is one tick: raft's clock may run slow, never fast.
             progress.next_tick = now + self.options.heartbeat;
             self.replica.tick(now, &mut progress.outputs);
+            while let Some(call) = progress.intake.expire(now) {
+                let reply = refusal(call.ticket, Reject::Timeout);
+                progress.outputs.replies.push((call.ticket, reply));
+            }
             progress.is_view_stale = true;
             self.publish(now);
             self.leave_stalled_disk(progress, now);

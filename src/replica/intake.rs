@@ -1,12 +1,13 @@
 //! Writes that wait until there is room for them: clients may send faster than the disk takes in. Writes wait in their
 //! order while too much is on its way through the log, or while what is applied waits for the tree's file; reads pass them,
 //! and small writes do while there is room in a reserve of their own: who writes little does not wait for who writes much.
-//! What waits is bounded, too; beyond, writes are refused. Pure.
+//! What waits is bounded, too; beyond, writes are refused. None waits longer than its client would for an outcome: a write
+//! that is carried out long after everybody has given it up is a surprise. Pure.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
 
 use crate::{
-    base::RequestId,
+    base::{Monotonic, RequestId},
     limits::Limits,
     propose::{Call, Request, Write},
 };
@@ -14,8 +15,15 @@ use crate::{
 /// Writes that wait.
 pub struct Intake {
     limits: Limits,
-    held: VecDeque<(Call, usize)>,
+    patience: Duration,
+    held: VecDeque<Held>,
     held_bytes: usize,
+}
+
+struct Held {
+    call: Call,
+    bytes: usize,
+    until: Monotonic,
 }
 
 /// What is to become of a call.
@@ -50,17 +58,18 @@ impl UnderWay {
 }
 
 impl Intake {
-    /// Nothing waits.
-    pub fn new(limits: Limits) -> Intake {
+    /// Nothing waits; what will, does so for as long as `patience`.
+    pub fn new(limits: Limits, patience: Duration) -> Intake {
         Intake {
             limits,
+            patience,
             held: VecDeque::new(),
             held_bytes: 0,
         }
     }
 
     /// Looks at a call that has come.
-    pub fn take(&mut self, call: Call, under_way: UnderWay) -> Admission {
+    pub fn take(&mut self, call: Call, under_way: UnderWay, now: Monotonic) -> Admission {
         let Request::Write(write) = &call.request else {
             return Admission::Now(call);
         };
@@ -79,7 +88,8 @@ impl Intake {
             return Admission::Refused(call);
         }
         self.held_bytes += bytes;
-        self.held.push_back((call, bytes));
+        let until = now + self.patience;
+        self.held.push_back(Held { call, bytes, until });
         Admission::Held
     }
 
@@ -97,6 +107,12 @@ impl Intake {
         }
     }
 
+    /// The next that has waited for too long.
+    pub fn expire(&mut self, now: Monotonic) -> Option<Call> {
+        let is_late = self.held.front().is_some_and(|held| held.until <= now);
+        if is_late { self.pop() } else { None }
+    }
+
     /// How many wait, and how many bytes they have.
     pub fn held(&self) -> (usize, usize) {
         (self.held.len(), self.held_bytes)
@@ -104,7 +120,7 @@ impl Intake {
 
     /// The next that waits, room or not: the loop ends.
     pub fn pop(&mut self) -> Option<Call> {
-        let (call, bytes) = self.held.pop_front()?;
+        let Held { call, bytes, .. } = self.held.pop_front()?;
         self.held_bytes -= bytes;
         Some(call)
     }
@@ -143,6 +159,8 @@ mod tests {
         call(stream, Request::Write(Write::Put(put)))
     }
 
+    const NOW: Monotonic = Monotonic(1_000);
+    const PATIENCE: Duration = Duration::from_secs(7);
     const LARGE: usize = Limits::DEFAULT.small_write_bytes_max + 1;
     const FULL: UnderWay = UnderWay {
         log_bytes: Limits::DEFAULT.proposals_under_way_bytes_max,
@@ -155,44 +173,56 @@ mod tests {
 
     #[test]
     fn writes_wait_in_their_order_and_reads_pass() {
-        let mut intake = Intake::new(Limits::DEFAULT);
+        let mut intake = Intake::new(Limits::DEFAULT, PATIENCE);
         let idle = UnderWay::default();
-        assert!(matches!(intake.take(put(1, LARGE), idle), Admission::Now(_)));
-        assert!(matches!(intake.take(put(3, LARGE), FULL), Admission::Held));
-        assert!(matches!(intake.take(put(5, LARGE), BEHIND), Admission::Held));
+        assert!(matches!(intake.take(put(1, LARGE), idle, NOW), Admission::Now(_)));
+        assert!(matches!(intake.take(put(3, LARGE), FULL, NOW), Admission::Held));
+        assert!(matches!(intake.take(put(5, LARGE), BEHIND, NOW), Admission::Held));
         let read = call(7, Request::Read(Read::Status));
-        assert!(matches!(intake.take(read, FULL), Admission::Now(_)));
+        assert!(matches!(intake.take(read, FULL, NOW), Admission::Now(_)));
         assert!(intake.release(BEHIND).is_none());
         // There is room again, but others were first.
-        assert!(matches!(intake.take(put(9, LARGE), idle), Admission::Held));
+        assert!(matches!(intake.take(put(9, LARGE), idle, NOW), Admission::Held));
         let order: Vec<u32> = std::iter::from_fn(|| intake.release(idle))
             .map(|call| call.ticket.stream)
             .collect();
         assert_eq!(order, [3, 5, 9]);
-        assert!(matches!(intake.take(put(11, LARGE), idle), Admission::Now(_)));
+        assert!(matches!(intake.take(put(11, LARGE), idle, NOW), Admission::Now(_)));
     }
 
     #[test]
     fn small_writes_pass_large_ones_until_their_reserve_is_gone() {
-        let mut intake = Intake::new(Limits::DEFAULT);
-        assert!(matches!(intake.take(put(1, LARGE), BEHIND), Admission::Held));
-        assert!(matches!(intake.take(put(3, 10), BEHIND), Admission::Now(_)));
+        let mut intake = Intake::new(Limits::DEFAULT, PATIENCE);
+        assert!(matches!(intake.take(put(1, LARGE), BEHIND, NOW), Admission::Held));
+        assert!(matches!(intake.take(put(3, 10), BEHIND, NOW), Admission::Now(_)));
         let exhausted = UnderWay {
             tree_bytes: Limits::DEFAULT.backend_open_bytes_max + Limits::DEFAULT.small_writes_reserve_bytes,
             ..BEHIND
         };
-        assert!(matches!(intake.take(put(5, 10), exhausted), Admission::Held));
+        assert!(matches!(intake.take(put(5, 10), exhausted, NOW), Admission::Held));
+    }
+
+    #[test]
+    fn nothing_waits_for_longer_than_anybody_would() {
+        let mut intake = Intake::new(Limits::DEFAULT, PATIENCE);
+        assert!(matches!(intake.take(put(1, LARGE), FULL, NOW), Admission::Held));
+        let later = NOW + Duration::from_secs(1);
+        assert!(matches!(intake.take(put(3, LARGE), FULL, later), Admission::Held));
+        assert!(intake.expire(later).is_none());
+        assert_eq!(intake.expire(NOW + PATIENCE).map(|call| call.ticket.stream), Some(1));
+        assert!(intake.expire(NOW + PATIENCE).is_none());
+        assert_eq!(intake.held().0, 1);
     }
 
     #[test]
     fn what_waits_is_bounded() {
-        let mut intake = Intake::new(Limits::DEFAULT);
+        let mut intake = Intake::new(Limits::DEFAULT, PATIENCE);
         let mut held = 0;
-        while matches!(intake.take(put(1, 1 << 20), FULL), Admission::Held) {
+        while matches!(intake.take(put(1, 1 << 20), FULL, NOW), Admission::Held) {
             held += 1;
         }
         assert_eq!(held, (Limits::DEFAULT.proposals_pending_bytes_max >> 20) - 1);
         assert!(intake.pop().is_some());
-        assert!(matches!(intake.take(put(1, 1 << 20), FULL), Admission::Held));
+        assert!(matches!(intake.take(put(1, 1 << 20), FULL, NOW), Admission::Held));
     }
 }

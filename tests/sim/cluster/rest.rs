@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use ringd::{
+    base::Monotonic,
     host::Host,
     testing::{Faults, LinkFaults},
     wire::proto::etcdserverpb::*,
@@ -52,6 +53,7 @@ impl Cluster {
     /// Clients ask no more: everything comes to rest, and is right.
     pub(super) async fn rest(&mut self) -> Result<(), String> {
         self.await_clients().await?;
+        self.await_given_up().await;
         self.agree(AGREEMENT_LIMIT, |_| true).await?;
         self.agree(LEASES_LIMIT, |state| state.leases == 0).await?;
         self.await_watchers().await?;
@@ -121,6 +123,20 @@ impl Cluster {
             self.pause(Duration::from_millis(100)).await;
         }
         Err("a client waits for more than a minute".to_owned())
+    }
+
+    /// What a client has given up may still be carried out, for as long as a member holds it back and then waits for its
+    /// outcome.
+    async fn await_given_up(&self) {
+        let patience = 2 * (Duration::from_secs(5) + 2 * self.options.election_timeout());
+        let last = {
+            let history = self.recorder.history();
+            let given_up = history.ops.iter().filter(|op| matches!(op.outcome, Outcome::Unknown));
+            given_up.map(|op| op.invoked_nanos).max()
+        };
+        if let Some(last) = last {
+            self.auditor.sleep_until(Monotonic(last) + patience).await;
+        }
     }
 
     /// All watchers have been told all that is theirs.
