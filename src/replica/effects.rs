@@ -69,14 +69,7 @@ impl<H: Host, M: Map> Home<H, M> {
             Request::File(work) => begin_file_work(&mut self.replica, progress, call.ticket, work),
             Request::Read(Read::Gauges) => {
                 self.tell_gauges(&progress.works);
-                answer::read(
-                    &mut self.replica,
-                    &self.facts,
-                    &mut progress.scans,
-                    call,
-                    now,
-                    &mut progress.outputs,
-                );
+                self.read(call, progress, now);
             }
             Request::Read(_) => {
                 let limits = self.replica.limits();
@@ -84,14 +77,7 @@ impl<H: Host, M: Map> Home<H, M> {
                 let bytes_max = limits.connection_unsent_bytes_max;
                 if let Some(call) = self.desk.defer_if_choked(call, under_way, bytes_max) {
                     let answered = progress.outputs.replies.len();
-                    answer::read(
-                        &mut self.replica,
-                        &self.facts,
-                        &mut progress.scans,
-                        call,
-                        now,
-                        &mut progress.outputs,
-                    );
+                    self.read(call, progress, now);
                     for (ticket, reply) in &progress.outputs.replies[answered..] {
                         self.desk
                             .expect(*ticket, reply.outcome.as_ref().map_or(0, |message| message.len()));
@@ -100,6 +86,11 @@ impl<H: Host, M: Map> Home<H, M> {
             }
             Request::Write(_) => unreachable!("writes pass the log"),
         }
+    }
+
+    fn read(&mut self, call: Call, progress: &mut Progress<M>, now: Monotonic) {
+        let Progress { scans, outputs, .. } = progress;
+        answer::read(&mut self.replica, &self.facts, scans, call, now, outputs);
     }
 
     fn carry_out_effect(&mut self, requested: Requested, compactor: &mut Compactor, now: Monotonic) {
