@@ -52,12 +52,23 @@ pub struct Limits {
     pub scan_slice_records_max: usize,
     /// Bytes of an answer that one slice of a walk writes.
     pub scan_slice_bytes_max: usize,
-    /// Bytes of answers that may wait for one client before its next large request waits, too.
+    /// Bytes of answers that may wait for one client before its next request waits, too; and of requests that wait so.
     pub connection_unsent_bytes_max: usize,
+    /// Bytes of answers that wait for one client beyond which answers to what was under way already are dropped.
+    pub connection_answers_bytes_max: usize,
+    /// Bytes of answers to writes that one turn may make before the large ones are dropped.
+    pub turn_answers_bytes_max: usize,
+    /// Bytes of answers that may wait for all clients together. Beyond, only connections that have at most
+    /// [`Limits::unsent_bytes_free`] go on, beyond twice as many none; and those are closed that take nothing.
+    pub all_unsent_bytes_max: usize,
+    /// Bytes of answers that may wait for each client whatever the others have.
+    pub unsent_bytes_free: usize,
     /// Bytes of answers that wait for a client beyond which its long list is not carried on.
     pub list_unsent_bytes_max: usize,
     /// What a long list that is being gathered counts as among them: its size is not known before.
     pub scan_unsent_bytes: usize,
+    /// Keys that sorted lists may hold together before all but the oldest of them wait: up to 48 bytes each.
+    pub scan_keys_held_max: usize,
     /// Writes on their way through the log before further ones are refused (etcd: "too many requests").
     pub proposals_pending_max: usize,
     /// Bytes of writes on their way through the log before further ones wait. Each may be in memory three times: as the entry,
@@ -109,8 +120,13 @@ impl Limits {
         scan_slice_records_max: 500,
         scan_slice_bytes_max: 128 * 1024,
         connection_unsent_bytes_max: 4 << 20,
+        connection_answers_bytes_max: 64 << 20,
+        turn_answers_bytes_max: 256 << 20,
+        all_unsent_bytes_max: 512 << 20,
+        unsent_bytes_free: 64 << 10,
         list_unsent_bytes_max: 256 << 10,
         scan_unsent_bytes: 1 << 20,
+        scan_keys_held_max: 4_000_000,
         proposals_pending_max: 100_000,
         proposals_under_way_bytes_max: 64 << 20,
         small_write_bytes_max: 16 << 10,
@@ -134,6 +150,9 @@ impl Limits {
             && self.proposals_under_way_bytes_max <= self.proposals_pending_bytes_max
             && self.list_unsent_bytes_max < self.scan_unsent_bytes
             && self.scan_unsent_bytes < self.connection_unsent_bytes_max
+            && self.unsent_bytes_free <= self.connection_unsent_bytes_max
+            && self.connection_unsent_bytes_max <= self.connection_answers_bytes_max
+            && self.connection_answers_bytes_max <= self.all_unsent_bytes_max
             && self.log_catch_up_bytes_max <= self.log_wanted_bytes_max
             && self.forward_bytes_max < self.peer_queue_bytes_max
             && self.peer_queue_bytes_max <= self.peer_inbox_bytes_max

@@ -358,7 +358,9 @@ impl Subject {
         let expected = self.model.range(&query, self.model.current, ask.keys_only);
         let result = self.store.range_begin(&query).map(|mut scan| {
             while !self.store.range_slice(&mut scan, ask.slice) {}
-            scan.finish(&self.tree)
+            let mut sort = scan.into_sort();
+            while !sort.slice(&self.tree, ask.slice) {}
+            sort.finish()
         });
         assert_eq!(self.store.range(&self.tree, &query), result);
         let result = match result {

@@ -1,9 +1,9 @@
 //! Ranges: which records answer a request, in which order. Everything but sorting by value is decided from the index.
 
-use std::{cmp::Reverse, collections::VecDeque, ops::ControlFlow};
+use std::{collections::VecDeque, ops::ControlFlow};
 
 use super::{
-    Index, KeyState, Record, Records, Span, SpanEnd,
+    Index, KeyState, RangeSort, Span, SpanEnd,
     index::{Cursor, HistoryView},
 };
 use crate::base::Revision;
@@ -115,7 +115,7 @@ pub struct RangeScan {
     current: i64,
     limit: usize,
     fetch_max: usize,
-    order: Option<(SortTarget, SortOrder)>,
+    order: Option<Order>,
     bounds: Option<Bounds>,
     /// Keys of the span: from the index's counts if it is read as it is now, by counting otherwise.
     count: u64,
@@ -134,10 +134,22 @@ enum ScanEnd {
 }
 
 /// A key that belongs to the result, with the number it is sorted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    pub rank: i64,
+    pub modified: Revision,
+}
+
+/// What keys are sorted by, and which way.
+pub(super) type Order = (SortTarget, SortOrder);
+
+/// What a walk that is over knows of its answer besides the keys.
 #[derive(Clone, Copy, Debug)]
-struct Found {
-    rank: i64,
-    modified: Revision,
+pub(super) struct Summary {
+    pub current_revision: i64,
+    pub count: i64,
+    pub more: bool,
+    pub limit: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -192,6 +204,11 @@ impl RangeScan {
     /// Keys found so far.
     pub fn found(&self) -> usize {
         self.taken + self.found.len()
+    }
+
+    /// Keys that are held.
+    pub fn held(&self) -> usize {
+        self.found.capacity()
     }
 
     /// Whether the keys belong to the result in the order in which the walk finds them.
@@ -268,31 +285,17 @@ impl RangeScan {
         self.cursor == Cursor::End
     }
 
-    /// The result of a walk that is over.
-    pub fn finish<R: Records + ?Sized>(mut self, records: &R) -> RangeResult {
-        assert_eq!(self.cursor, Cursor::End, "a range is finished when its walk is over");
-        match self.order {
-            None => {}
-            Some((SortTarget::Key, _)) => self.found.reverse(),
-            Some((SortTarget::Value, order)) => sort_by_value(&mut self.found, order, records),
-            Some((_, SortOrder::Descend)) => self.found.sort_by_key(|found| Reverse(found.rank)),
-            Some((_, _)) => self.found.sort_by_key(|found| found.rank),
-        }
+    /// What the walk has found, to be put in order. The walk is over.
+    pub fn into_sort(self) -> RangeSort {
         assert_eq!(self.taken, 0, "what was taken is not in the result");
-        let more = self.found.len() > self.limit;
-        self.found.truncate(self.limit);
-        RangeResult {
-            revision: self.current,
-            count: i64::try_from(self.count).unwrap_or(i64::MAX),
+        let (count, more) = self.totals();
+        let summary = Summary {
+            current_revision: self.current,
+            count,
             more,
-            items: self
-                .found
-                .into_iter()
-                .map(|found| RangeItem {
-                    modified: found.modified,
-                })
-                .collect(),
-        }
+            limit: self.limit,
+        };
+        RangeSort::new(self.found, self.order, summary)
     }
 }
 
@@ -301,7 +304,7 @@ struct Walk {
     revision: i64,
     is_latest: bool,
     fetch_max: usize,
-    order: Option<(SortTarget, SortOrder)>,
+    order: Option<Order>,
     bounds: Option<Bounds>,
     is_count_known: bool,
     count: u64,
@@ -353,7 +356,7 @@ impl Bounds {
 }
 
 /// How the keys that the walk gives, ascending, are to be sorted; `None` if they are already.
-fn order_of(query: &RangeQuery<'_>) -> Option<(SortTarget, SortOrder)> {
+fn order_of(query: &RangeQuery<'_>) -> Option<Order> {
     match (query.sort_target, query.sort_order) {
         (SortTarget::Key, SortOrder::None | SortOrder::Ascend) => None,
         (target, SortOrder::None) => Some((target, SortOrder::Ascend)),
@@ -361,29 +364,11 @@ fn order_of(query: &RangeQuery<'_>) -> Option<(SortTarget, SortOrder)> {
     }
 }
 
-fn rank(state: &KeyState, order: Option<(SortTarget, SortOrder)>) -> i64 {
+fn rank(state: &KeyState, order: Option<Order>) -> i64 {
     match order {
         Some((SortTarget::Version, _)) => state.version,
         Some((SortTarget::Create, _)) => state.create_revision,
         Some((SortTarget::Mod, _)) => state.modified.main,
         Some((SortTarget::Key | SortTarget::Value, _)) | None => 0,
-    }
-}
-
-fn sort_by_value<R: Records + ?Sized>(found: &mut [Found], order: SortOrder, records: &R) {
-    let mut valued: Vec<(&[u8], Found)> = found
-        .iter()
-        .map(|found| {
-            let record = records.record(found.modified).expect("an indexed put has its record");
-            let record = Record::decode(record).expect("records are encoded key-values");
-            (record.value, *found)
-        })
-        .collect();
-    match order {
-        SortOrder::Descend => valued.sort_by_key(|(value, _)| Reverse(*value)),
-        SortOrder::None | SortOrder::Ascend => valued.sort_by_key(|(value, _)| *value),
-    }
-    for (slot, (_, sorted)) in found.iter_mut().zip(valued) {
-        *slot = sorted;
     }
 }

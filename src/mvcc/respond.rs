@@ -88,6 +88,11 @@ impl RangeEncoder {
         }
     }
 
+    /// Keys that are held.
+    pub fn held(&self) -> usize {
+        self.items.capacity()
+    }
+
     /// Measures at most `items_max` keys; true when all are measured.
     pub fn measure<R: Records + ?Sized>(&mut self, records: &R, items_max: usize) -> bool {
         let end = self.items.len().min(self.measured.saturating_add(items_max));

@@ -140,7 +140,9 @@ impl Store {
         }
         let mut scan = self.range_begin_at(query, current)?;
         while !self.range_slice(&mut scan, usize::MAX) {}
-        Ok(scan.finish(records))
+        let mut sort = scan.into_sort();
+        while !sort.slice(records, usize::MAX) {}
+        Ok(sort.finish())
     }
 
     /// Answers a range of one key without a walk: most ranges are of this kind.

@@ -8,5 +8,5 @@ mod waiters;
 
 pub use ids::RequestIds;
 pub use method::{Method, unknown_path};
-pub use request::{Call, FileWork, Part, Question, Read, Reply, Request, Ticket, Write};
+pub use request::{Admission, Call, FileWork, Part, Question, Read, Reply, Request, Ticket, Write};
 pub use waiters::Waiters;

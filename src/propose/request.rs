@@ -79,6 +79,30 @@ pub enum Request {
     File(FileWork),
 }
 
+impl Request {
+    /// Bytes of what was asked, but for the few that all requests have.
+    pub fn message_bytes(&self) -> usize {
+        match self {
+            Request::Write(write) => write.encoded_len(RequestId(0)),
+            Request::Read(Read::Range(request)) => request.encoded_len(),
+            Request::Read(Read::Txn(request)) => request.encoded_len(),
+            Request::Read(Read::Ask(Question::MemberAdd { peer_urls })) => peer_urls.iter().map(String::len).sum(),
+            Request::Read(_) | Request::File(_) => 0,
+        }
+    }
+}
+
+/// What is to become of a call.
+#[derive(Debug)]
+pub enum Admission {
+    /// It goes on.
+    Now(Call),
+    /// It waits.
+    Held,
+    /// Too much waits already.
+    Refused(Call),
+}
+
 /// What passes the log.
 #[derive(Debug)]
 #[allow(missing_docs)] // Named after etcd's requests.

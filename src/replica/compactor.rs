@@ -7,7 +7,7 @@ use super::{cycle::Replica, file_work::FileWorks, outputs::Outputs};
 use crate::{
     backend::Backend,
     host::Map,
-    mvcc::Compaction,
+    mvcc::{Compaction, Store},
     propose::{Reply, Ticket},
 };
 
@@ -39,8 +39,17 @@ impl Compactor {
     }
 
     /// Whether [`Compactor::step`] has something to do.
-    pub fn has_work(&self) -> bool {
-        !self.scheduled.is_empty()
+    pub fn has_work(&self, store: &Store) -> bool {
+        !self.scheduled.is_empty() && !self.awaits_readers(store)
+    }
+
+    /// Whether the oldest waits for those who read what it takes away.
+    pub fn awaits_readers(&self, store: &Store) -> bool {
+        let oldest = self
+            .scheduled
+            .front()
+            .and_then(|scheduled| scheduled.compaction.as_ref());
+        oldest.is_some_and(|compaction| store.oldest_pin().is_some_and(|pinned| pinned < compaction.revision()))
     }
 
     /// Carries the oldest compaction on by a slice; when the index is done, the store gets the rest.

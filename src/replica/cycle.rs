@@ -379,6 +379,7 @@ impl<T: Tree> Replica<T> {
                 // None if a leader's snapshot brought it: that it is done is known, and not how.
                 let outcome = outcome.unwrap_or(Err(Reject::Timeout)).map_err(Into::into);
                 outputs.stopwatch.operation(ticket.method, outcome.is_ok());
+                let outcome = outcome.and_then(|message| outputs.take_answer(message, &self.options.limits));
                 answer = Some((
                     ticket,
                     Reply {

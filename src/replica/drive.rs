@@ -22,7 +22,7 @@ use super::{
     cycle::{Publication, Replica, refusal},
     file_work::FileWorks,
     install::Installer,
-    intake::{Admission, Intake, UnderWay},
+    intake::{Intake, UnderWay},
     jobs::CompactionPace,
     leases::{self, Identity},
     outputs::{Outputs, Stopwatch},
@@ -42,7 +42,7 @@ use crate::{
     mvcc::{Compaction, HistoryLimits, history_slice},
     ops::health::HealthAlarm,
     peer::Exchange,
-    propose::{Call, Write},
+    propose::{Admission, Call, Request, Write},
     rpc::{desk::Desk, http::MemberView, watch::Watches},
     snapshot::SnapshotFiles,
     wal::{Wal, WalFault, WriteReport},
@@ -223,13 +223,7 @@ pub async fn run<H: Host, M: crate::host::Map>(mut home: Home<H, M>) -> Result<H
             progress.works.durable_applied(),
             home.exchange.snapshots_in_flight() > 0,
         )?;
-        progress.scans.step(
-            &mut home.replica,
-            &mut progress.works,
-            &home.desk,
-            now,
-            &mut progress.outputs,
-        );
+        home.carry_scan_on(&mut progress, now);
         home.carry_out(&mut progress, now);
         home.tell_ready(&mut progress);
         home.tell_view(&mut progress);
@@ -262,7 +256,8 @@ fn stopwatch<H: Host, M: crate::host::Map>(home: &Home<H, M>) -> Stopwatch {
 async fn wait<H: Host, M: crate::host::Map>(home: &mut Home<H, M>, progress: &mut Progress<M>) -> Result<Woken, Fault> {
     // Between two slices of long work everybody else on this core has a turn, and the host its look at what came, even if
     // this loop was woken meanwhile: a list and the connection that takes it would else keep each other going.
-    let has_long_work = progress.compactor.has_work() || progress.scans.has_work();
+    let store = home.replica.state().store();
+    let has_long_work = progress.compactor.has_work(store) || progress.scans.has_work();
     if has_long_work {
         home.host.yield_now().await;
     }
@@ -414,14 +409,23 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
                 self.replica.submit(call, now, &mut progress.outputs);
             }
         }
-        self.desk.take_calls(&mut progress.calls);
-        for call in progress.calls.drain(..) {
+        let mut calls = std::mem::take(&mut progress.calls);
+        self.desk.take_calls(&mut calls);
+        for call in calls.drain(..) {
+            let is_write = matches!(call.request, Request::Write(_));
+            let admitted = match is_write {
+                true => self.admit(call, 0, &mut progress.outputs),
+                // Asked when it is answered.
+                false => Some(call),
+            };
+            let Some(call) = admitted else { continue };
             match progress.intake.take(call, self.under_way(), now) {
                 Admission::Now(call) => self.replica.submit(call, now, &mut progress.outputs),
                 Admission::Held => {}
                 Admission::Refused(call) => self.replica.refuse(call.ticket, &mut progress.outputs),
             }
         }
+        progress.calls = calls;
     }
 
     fn under_way(&self) -> UnderWay {
@@ -484,9 +488,22 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
         telemetry::log_auto_compaction(compactor, look);
     }
 
+    /// Carries a walk over the index on by a slice.
+    fn carry_scan_on(&mut self, progress: &mut Progress<M>, now: Monotonic) {
+        let Progress {
+            scans,
+            works,
+            outputs,
+            compactor,
+            ..
+        } = progress;
+        let is_awaited = compactor.awaits_readers(self.replica.state().store());
+        scans.step(&mut self.replica, works, &self.desk, is_awaited, now, outputs);
+    }
+
     /// Carries a compaction of the index on by a slice.
     fn compact_index(&mut self, progress: &mut Progress<M>) {
-        if !progress.compactor.has_work() {
+        if !progress.compactor.has_work(self.replica.state().store()) {
             return;
         }
         let began = self.host.now();

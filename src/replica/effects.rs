@@ -7,7 +7,7 @@ use super::{
     cycle::{Replica, refusal},
     drive::{Home, Progress},
     leases,
-    outputs::Requested,
+    outputs::{Outputs, Requested},
 };
 use crate::{
     apply::Effect,
@@ -17,7 +17,7 @@ use crate::{
         planted::{Planted, is_planted},
     },
     host::{Host, Map},
-    propose::{Call, FileWork, Read, Request, Ticket},
+    propose::{Admission, Call, FileWork, Read, Request, Ticket},
     wire::proto::etcdserverpb::AlarmType,
 };
 
@@ -49,6 +49,7 @@ impl<H: Host, M: Map> Home<H, M> {
         }
         progress.outputs.reads = reads;
         self.pass_on(progress, now);
+        progress.outputs.answer_bytes = 0;
         for (ticket, reply) in progress.outputs.replies.drain(..) {
             if let Some((ticket, reply)) = progress.relay.answer(ticket, reply) {
                 self.desk.reply(ticket, reply);
@@ -72,10 +73,9 @@ impl<H: Host, M: Map> Home<H, M> {
                 self.read(call, progress, now);
             }
             Request::Read(_) => {
-                let limits = self.replica.limits();
-                let under_way = progress.scans.of_connection(&call.ticket) * limits.scan_unsent_bytes;
-                let bytes_max = limits.connection_unsent_bytes_max;
-                if let Some(call) = self.desk.defer_if_choked(call, under_way, bytes_max) {
+                let scans = progress.scans.of_connection(&call.ticket);
+                let under_way_bytes = scans * self.replica.limits().scan_unsent_bytes;
+                if let Some(call) = self.admit(call, under_way_bytes, &mut progress.outputs) {
                     let answered = progress.outputs.replies.len();
                     self.read(call, progress, now);
                     for (ticket, reply) in &progress.outputs.replies[answered..] {
@@ -85,6 +85,18 @@ impl<H: Host, M: Map> Home<H, M> {
                 }
             }
             Request::Write(_) => unreachable!("writes pass the log"),
+        }
+    }
+
+    /// The call, if its connection takes its answers well enough for another.
+    pub(super) fn admit(&mut self, call: Call, under_way_bytes: usize, outputs: &mut Outputs) -> Option<Call> {
+        match self.desk.admit(call, under_way_bytes) {
+            Admission::Now(call) => Some(call),
+            Admission::Held => None,
+            Admission::Refused(call) => {
+                self.replica.refuse(call.ticket, outputs);
+                None
+            }
         }
     }
 

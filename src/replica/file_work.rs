@@ -84,6 +84,12 @@ impl<M: Map> FileWorks<M> {
         running.any(|(running, _)| matches!(running, Running::Defragment(_)))
     }
 
+    /// Whether a HashKV is under way.
+    pub fn is_hashing(&self) -> bool {
+        let mut running = self.running.values();
+        running.any(|(running, _)| matches!(running, Running::HashKv(..)))
+    }
+
     /// Who reads the tree at a version of its own: this core, and each hash under way.
     pub fn readers(&self) -> u64 {
         let hashes = self

@@ -7,9 +7,9 @@
 use std::{collections::VecDeque, time::Duration};
 
 use crate::{
-    base::{Monotonic, RequestId},
+    base::Monotonic,
     limits::Limits,
-    propose::{Call, Request, Write},
+    propose::{Admission, Call, Request},
 };
 
 /// Writes that wait.
@@ -24,17 +24,6 @@ struct Held {
     call: Call,
     bytes: usize,
     until: Monotonic,
-}
-
-/// What is to become of a call.
-#[derive(Debug)]
-pub enum Admission {
-    /// It goes on.
-    Now(Call),
-    /// It waits.
-    Held,
-    /// Too much waits already.
-    Refused(Call),
 }
 
 /// What is under way, by which room is judged.
@@ -70,13 +59,13 @@ impl Intake {
 
     /// Looks at a call that has come.
     pub fn take(&mut self, call: Call, under_way: UnderWay, now: Monotonic) -> Admission {
-        let Request::Write(write) = &call.request else {
+        if !matches!(call.request, Request::Write(_)) {
             return Admission::Now(call);
-        };
+        }
         if self.held.is_empty() && under_way.has_room(&self.limits) {
             return Admission::Now(call);
         }
-        let bytes = bytes_of(write);
+        let bytes = call.request.message_bytes();
         if bytes <= self.limits.small_write_bytes_max
             && under_way.has_room_beyond(&self.limits, self.limits.small_writes_reserve_bytes)
         {
@@ -126,17 +115,13 @@ impl Intake {
     }
 }
 
-fn bytes_of(write: &Write) -> usize {
-    write.encoded_len(RequestId(0))
-}
-
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
 
     use super::*;
     use crate::{
-        propose::{Method, Read, Ticket},
+        propose::{Method, Read, Ticket, Write},
         wire::proto::etcdserverpb::PutRequest,
     };
 

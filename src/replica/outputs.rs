@@ -8,8 +8,10 @@ use raft::eraftpb::Message;
 use crate::{
     apply::Effect,
     base::Monotonic,
+    limits::Limits,
     mvcc::Commit,
     propose::{Call, Method, Reply, Ticket},
+    rpc::status::{self, Status},
 };
 
 /// Effects of a turn. Reused from turn to turn, so that its vectors keep their memory.
@@ -21,6 +23,8 @@ pub struct Outputs {
     pub commits: Vec<Commit>,
     /// Answers. Events leave before them: who has an answer finds that watchers were told.
     pub replies: Vec<(Ticket, Reply)>,
+    /// Bytes of those to writes.
+    pub answer_bytes: usize,
     /// Reads that may be answered now from the store as it is.
     pub reads: Vec<Call>,
     /// Calls that only the leader can answer.
@@ -110,6 +114,16 @@ pub struct Requested {
 }
 
 impl Outputs {
+    /// An answer to a write, or why it is dropped: a large one where those of this turn are too many bytes already.
+    pub fn take_answer(&mut self, message: Bytes, limits: &Limits) -> Result<Bytes, Status> {
+        let answer_bytes = self.answer_bytes + message.len();
+        if answer_bytes > limits.turn_answers_bytes_max && message.len() > limits.unsent_bytes_free {
+            return Err(status::unread());
+        }
+        self.answer_bytes = answer_bytes;
+        Ok(message)
+    }
+
     /// Whether there is nothing to carry out.
     pub fn is_empty(&self) -> bool {
         self.messages.is_empty()

@@ -2,7 +2,10 @@
 //! that a short list does not wait for a long one, and none of them keeps the log waiting for more than a slice.
 //!
 //! A list's answer leaves in parts, as its client takes them, and is never in memory as a whole; a list whose client is slow
-//! rests. It holds back compaction of what it reads, so after [`PATIENCE`] the rest is written to memory all the same.
+//! rests. When others wait for it, a compaction of what it reads or a list for which there is no room, it rests no longer than
+//! [`PATIENCE`]: the rest is written to memory, or given up if there is too much of that already.
+//!
+//! A list that is sorted has to hold its keys. Where many hold too many together, the oldest goes on and the others wait.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -18,7 +21,7 @@ use crate::{
     base::{Monotonic, Reject},
     host::Map,
     limits::Limits,
-    mvcc::{HashJob, RangeEncoder, RangeList, RangeScan},
+    mvcc::{HashJob, RangeEncoder, RangeList, RangeScan, RangeSort},
     propose::{Part, Reply, Ticket},
     rpc::{
         desk::Desk,
@@ -35,14 +38,24 @@ pub struct Scans {
     turns: VecDeque<Scan>,
     /// Lists that rest until their clients have taken more of what was sent.
     resting: Vec<Scan>,
+    /// Lists that are to be sorted and wait for older ones to let go of their keys.
+    waiting: Vec<Scan>,
+    /// Hashes wait for one another: what each keeps is as much as there are keys.
+    hashes: VecDeque<Scan>,
+    begun: u64,
+    /// Keys that all of these hold.
+    keys_held: usize,
 }
 
 struct Scan {
+    /// Grows with each.
+    id: u64,
     ticket: Ticket,
     pinned_revision: i64,
     stage: Stage,
     /// Until when the list waits for its client, once there is something for it.
     patient_until: Option<Monotonic>,
+    keys_held: usize,
 }
 
 enum Stage {
@@ -51,7 +64,12 @@ enum Stage {
         header: Bytes,
         keys_only: bool,
     },
-    /// A sorted list, whose keys are known.
+    /// A list whose keys are known, and are to be put in order.
+    Sort {
+        sort: RangeSort,
+        header: Bytes,
+        keys_only: bool,
+    },
     Measure(RangeEncoder),
     Write(RangeEncoder),
     /// A list in the index's order.
@@ -77,6 +95,10 @@ impl Scans {
             limits,
             turns: VecDeque::new(),
             resting: Vec::new(),
+            waiting: Vec::new(),
+            hashes: VecDeque::new(),
+            begun: 0,
+            keys_held: 0,
         }
     }
 
@@ -99,12 +121,8 @@ impl Scans {
                 keys_only,
             },
         };
-        self.turns.push_back(Scan {
-            ticket,
-            pinned_revision,
-            stage,
-            patient_until: None,
-        });
+        let scan = self.begin(ticket, pinned_revision, stage);
+        self.turns.push_back(scan);
     }
 
     /// Begins a HashKV.
@@ -114,28 +132,40 @@ impl Scans {
         let pinned_revision = job.compact_revision();
         let current_revision = replica.state().store().current_revision();
         replica.state_mut().store_and_tree().0.pin(pinned_revision);
-        self.turns.push_back(Scan {
+        let scan = self.begin(ticket, pinned_revision, Stage::Hash(job, current_revision));
+        self.hashes.push_back(scan);
+    }
+
+    fn begin(&mut self, ticket: Ticket, pinned_revision: i64, stage: Stage) -> Scan {
+        self.begun += 1;
+        Scan {
+            id: self.begun,
             ticket,
             pinned_revision,
-            stage: Stage::Hash(job, current_revision),
+            stage,
             patient_until: None,
-        });
+            keys_held: 0,
+        }
     }
 
     /// Gives all walks up: the store that they walk over is replaced.
     pub fn abandon(&mut self, outputs: &mut Outputs) {
-        for scan in self.turns.drain(..).chain(self.resting.drain(..)) {
+        let lists = self.resting.drain(..).chain(self.waiting.drain(..));
+        for scan in self.turns.drain(..).chain(lists).chain(self.hashes.drain(..)) {
             outputs
                 .replies
                 .push((scan.ticket, refusal(scan.ticket, Reject::Timeout)));
         }
+        self.keys_held = 0;
     }
 
     /// Walks under way for one connection.
     pub fn of_connection(&self, ticket: &Ticket) -> usize {
         let is_same =
             |scan: &&Scan| (scan.ticket.connection, scan.ticket.incarnation) == (ticket.connection, ticket.incarnation);
-        self.turns.iter().chain(&self.resting).filter(is_same).count()
+        let lists = self.resting.iter().chain(&self.waiting);
+        let all = self.turns.iter().chain(lists).chain(&self.hashes);
+        all.filter(is_same).count()
     }
 
     /// Whether [`Scans::step`] has something to do.
@@ -143,26 +173,40 @@ impl Scans {
         !self.turns.is_empty()
     }
 
-    /// Carries the next walk on by a slice.
+    /// Carries the next walk on by a slice. `is_awaited` says whether a compaction waits for one of them.
     pub fn step<M: Map>(
         &mut self,
         replica: &mut Replica<Backend<M>>,
         works: &mut FileWorks<M>,
         desk: &Desk,
+        is_awaited: bool,
         now: Monotonic,
         outputs: &mut Outputs,
     ) {
-        self.wake(desk, now);
+        let is_awaited = is_awaited || !self.waiting.is_empty();
+        self.wake(desk, is_awaited, now);
+        self.begin_next_hash(works);
         let Some(mut scan) = self.turns.pop_front() else {
             return;
         };
+        if let Stage::Walk { .. } = scan.stage
+            && self.keys_held >= self.limits.scan_keys_held_max
+            && self.is_anyone_older(&scan)
+        {
+            return self.waiting.push(scan);
+        }
         if let Stage::Write(_) | Stage::WriteList(_) = scan.stage {
             let patient_until = *scan.patient_until.get_or_insert(now + PATIENCE);
             match desk.unsent_bytes(&scan.ticket) {
-                None => return replica.state_mut().store_and_tree().0.unpin(scan.pinned_revision),
-                Some(unsent) if unsent > self.limits.list_unsent_bytes_max && now < patient_until => {
+                None => return self.end(scan.pinned_revision, scan.keys_held, replica),
+                Some(unsent) if unsent <= self.limits.list_unsent_bytes_max => {}
+                Some(_) if !is_awaited || now < patient_until => {
                     desk.await_room(&scan.ticket);
                     return self.resting.push(scan);
+                }
+                Some(_) if desk.is_full() => {
+                    outputs.replies.push(refused(scan.ticket, status::unread()));
+                    return self.end(scan.pinned_revision, scan.keys_held, replica);
                 }
                 Some(_) => {}
             }
@@ -183,13 +227,7 @@ impl Scans {
                 rest
             }
             Step::Refused(status) => {
-                let reply = Reply {
-                    stream: ticket.stream,
-                    method: ticket.method,
-                    outcome: Err(status),
-                    part: Part::Whole,
-                };
-                outputs.replies.push((ticket, reply));
+                outputs.replies.push(refused(ticket, status));
                 None
             }
             Step::Hashed(hasher, revision) => {
@@ -197,19 +235,69 @@ impl Scans {
                 None
             }
         };
-        match rest {
-            Some(stage) => self.turns.push_back(Scan { stage, ..scan }),
-            None => replica.state_mut().store_and_tree().0.unpin(scan.pinned_revision),
+        let Some(stage) = rest else {
+            return self.end(scan.pinned_revision, scan.keys_held, replica);
+        };
+        let held = stage.keys_held();
+        self.keys_held = self.keys_held - scan.keys_held + held;
+        self.turns.push_back(Scan {
+            stage,
+            keys_held: held,
+            ..scan
+        });
+    }
+
+    /// A walk is over, or given up.
+    fn end<M: Map>(&mut self, pinned_revision: i64, keys_held: usize, replica: &mut Replica<Backend<M>>) {
+        replica.state_mut().store_and_tree().0.unpin(pinned_revision);
+        self.keys_held -= keys_held;
+        if keys_held > 0 {
+            self.turns.extend(self.waiting.drain(..));
+        }
+    }
+
+    fn is_anyone_older(&self, scan: &Scan) -> bool {
+        let mut others = self.turns.iter().chain(&self.resting).chain(&self.waiting);
+        others.any(|other| other.keys_held > 0 && other.id < scan.id)
+    }
+
+    fn begin_next_hash<M: Map>(&mut self, works: &FileWorks<M>) {
+        let is_hash = |scan: &Scan| matches!(scan.stage, Stage::Hash(..));
+        if !self.hashes.is_empty() && !works.is_hashing() && !self.turns.iter().any(is_hash) {
+            self.turns.extend(self.hashes.pop_front());
         }
     }
 
     /// Lists whose clients have room again, are gone, or have been waited for long enough, go on.
-    fn wake(&mut self, desk: &Desk, now: Monotonic) {
-        let is_impatient = |scan: &Scan| scan.patient_until.is_some_and(|until| until <= now);
+    fn wake(&mut self, desk: &Desk, is_awaited: bool, now: Monotonic) {
+        let is_impatient = |scan: &Scan| is_awaited && scan.patient_until.is_some_and(|until| until <= now);
         if desk.take_room_made() || self.resting.iter().any(is_impatient) {
             self.turns.extend(self.resting.drain(..));
         }
     }
+}
+
+impl Stage {
+    /// Keys that are held for as long as this stage lasts.
+    fn keys_held(&self) -> usize {
+        match self {
+            Stage::Walk { scan, .. } => scan.held(),
+            Stage::Sort { sort, .. } => sort.held(),
+            Stage::Measure(encoder) | Stage::Write(encoder) => encoder.held(),
+            // The first is counted otherwise; the others hold what a slice finds.
+            Stage::Hash(..) | Stage::MeasureList(_) | Stage::WriteList(_) => 0,
+        }
+    }
+}
+
+fn refused(ticket: Ticket, status: Status) -> (Ticket, Reply) {
+    let reply = Reply {
+        stream: ticket.stream,
+        method: ticket.method,
+        outcome: Err(status),
+        part: Part::Whole,
+    };
+    (ticket, reply)
 }
 
 fn step<M: Map>(replica: &Replica<Backend<M>>, stage: Stage, limits: &Limits) -> Step {
@@ -221,11 +309,29 @@ fn step<M: Map>(replica: &Replica<Backend<M>>, stage: Stage, limits: &Limits) ->
             keys_only,
         } => {
             if store.range_slice(&mut scan, limits.scan_slice_keys_max) {
-                let encoder = RangeEncoder::new(&header, scan.finish(tree), keys_only);
-                Step::More(Stage::Measure(encoder))
+                Step::More(Stage::Sort {
+                    sort: scan.into_sort(),
+                    header,
+                    keys_only,
+                })
             } else {
                 Step::More(Stage::Walk {
                     scan,
+                    header,
+                    keys_only,
+                })
+            }
+        }
+        Stage::Sort {
+            mut sort,
+            header,
+            keys_only,
+        } => {
+            if sort.slice(tree, limits.scan_slice_records_max) {
+                Step::More(Stage::Measure(RangeEncoder::new(&header, sort.finish(), keys_only)))
+            } else {
+                Step::More(Stage::Sort {
+                    sort,
                     header,
                     keys_only,
                 })

@@ -2,19 +2,28 @@
 //! until their connection's next. Nothing here crosses cores: a front has a desk of its own, whose calls are carried to
 //! home's, where each of its connections has an outbox, too, under the same ticket ([`super::front`]).
 
+mod outbox;
+
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
+    time::Duration,
 };
+
+use outbox::Outboxes;
+pub use outbox::{Outbox, Woken};
 
 use crate::{
     base::Monotonic,
     host::Notify,
     limits::Limits,
     ops::{Counters, Counts, Gauges, health::Answer},
-    propose::{Call, Method, Reply, Request, Ticket},
-    rpc::{front::Word, http::MemberView},
+    propose::{Admission, Call, Method, Part, Reply, Ticket},
+    rpc::{front::Word, http::MemberView, status},
 };
+
+/// How long a connection may take nothing of its answers when the memory for them is needed.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The calls and answers of one core.
 pub struct Desk {
@@ -36,50 +45,9 @@ pub struct Desk {
     health_checks: RefCell<Vec<(&'static str, &'static str, bool)>>,
     /// Whether a connection has room again that a long answer waits for.
     room_made: Cell<bool>,
-    limits: Limits,
-}
-
-/// The open connections by their places.
-#[derive(Default)]
-struct Outboxes {
-    places: Vec<Option<Rc<Outbox>>>,
-    /// Places that are free, below the highest in use.
-    free: Vec<u32>,
-    open: usize,
-}
-
-/// Connections of a front that have something for it, and what wakes who carries it there.
-#[derive(Default)]
-pub struct Woken {
-    outboxes: RefCell<Vec<Rc<Outbox>>>,
-    /// Raised when there is one, and whenever else the front is to be told something.
-    pub notify: Notify,
-}
-
-/// What waits for one connection.
-pub struct Outbox {
-    place: u32,
-    incarnation: u32,
-    /// Of a front's connection, at home: who carries its answers.
-    carrier: Option<Rc<Woken>>,
-    is_woken: Cell<bool>,
-    is_closed: Cell<bool>,
-    replies: RefCell<Vec<Reply>>,
-    /// Calls that wait until the connection has got rid of answers that it has.
-    deferred: RefCell<Vec<Call>>,
-    notify: Notify,
-    /// When the connection wants to be woken for its own timers.
-    deadline: Cell<Option<Monotonic>>,
-    /// Bytes of answers that the connection has not got rid of yet.
+    /// Bytes of answers that all connections have not got rid of, and of those on their way to them.
     unsent_bytes: Cell<usize>,
-    /// Bytes of answers that it was handed in all, and that a front has told home to be sent.
-    handed_bytes: Cell<u64>,
-    told_bytes: Cell<u64>,
-    /// Bytes of answers that are made and will be handed over at the end of the replica's turn.
-    coming_bytes: Cell<usize>,
-    /// A long answer waits until less is unsent.
-    awaits_room: Cell<bool>,
-    closing: Cell<bool>,
+    limits: Limits,
 }
 
 impl Desk {
@@ -113,6 +81,7 @@ impl Desk {
             words,
             health_checks: RefCell::default(),
             room_made: Cell::new(false),
+            unsent_bytes: Cell::new(0),
             limits,
         }
     }
@@ -261,7 +230,7 @@ impl Desk {
         drop(outboxes);
         outbox.is_closed.set(true);
         outbox.notify.notify();
-        outbox.unsent_bytes.set(0);
+        self.set_unsent(outbox, 0);
         self.make_room(outbox);
         self.tell(|| Word::Closed(outbox.place, outbox.incarnation));
     }
@@ -314,21 +283,30 @@ impl Desk {
             .cloned()
     }
 
-    /// Hands an answer to the connection that waits for it, if it is still there.
-    pub fn reply(&self, ticket: Ticket, reply: Reply) {
+    /// Hands an answer to the connection that waits for it, if it is still there. A large one is
+    /// dropped where far too many bytes wait already, and its call fails.
+    pub fn reply(&self, ticket: Ticket, mut reply: Reply) {
         let outboxes = self.outboxes.borrow();
         let Some(outbox) = outboxes.get(ticket.connection, ticket.incarnation) else {
             return;
         };
+        if let Ok(message) = &reply.outcome
+            && reply.part == Part::Whole
+            && message.len() > self.limits.unsent_bytes_free
+            && outbox.unsent_bytes.get() > self.answers_bytes_max()
+        {
+            reply.outcome = Err(status::unread());
+        }
         // Of a far watch stream what is on its way is bounded by itself.
         if let Ok(message) = &reply.outcome
             && reply.method != Method::Watch
         {
             let bytes = message.len();
-            outbox.unsent_bytes.set(outbox.unsent_bytes.get() + bytes);
+            self.set_unsent(outbox, outbox.unsent_bytes.get() + bytes);
             outbox.handed_bytes.set(outbox.handed_bytes.get() + bytes as u64);
         }
-        outbox.coming_bytes.set(0);
+        self.unsent_bytes
+            .set(self.unsent_bytes.get() - outbox.coming_bytes.take());
         outbox.replies.borrow_mut().push(reply);
         outbox.wake();
     }
@@ -339,22 +317,46 @@ impl Desk {
         let outboxes = self.outboxes.borrow();
         if let Some(outbox) = outboxes.get(ticket.connection, ticket.incarnation) {
             outbox.coming_bytes.set(outbox.coming_bytes.get() + bytes);
+            self.unsent_bytes.set(self.unsent_bytes.get() + bytes);
         }
     }
 
-    /// Puts a call whose answer may be large aside if its connection has more than `bytes_max` unsent, `under_way_bytes`
-    /// included: it is submitted again when those are gone, so that a client that asks faster than it reads does not fill
-    /// the memory. Gives the call back if it may go on.
-    pub fn defer_if_choked(&self, call: Call, under_way_bytes: usize, bytes_max: usize) -> Option<Call> {
+    /// Puts a call aside whose connection has too many bytes of answers unsent, `under_way_bytes` included: it is submitted
+    /// again when those are gone, so that a client that asks faster than it reads does not fill the memory. What is put aside
+    /// is bounded, too.
+    pub fn admit(&self, call: Call, under_way_bytes: usize) -> Admission {
         let outboxes = self.outboxes.borrow();
         let Some(outbox) = outboxes.get(call.ticket.connection, call.ticket.incarnation) else {
-            return Some(call);
+            return Admission::Now(call);
         };
-        if outbox.unsent_bytes.get() + outbox.coming_bytes.get() + under_way_bytes > bytes_max {
-            outbox.deferred.borrow_mut().push(call);
-            return None;
+        let unsent = outbox.unsent_bytes.get() + outbox.coming_bytes.get() + under_way_bytes;
+        // With twice the bytes that all may have not even one answer for each goes.
+        if unsent <= self.unsent_bytes_max() && self.unsent_bytes.get() <= 2 * self.limits.all_unsent_bytes_max {
+            return Admission::Now(call);
         }
-        Some(call)
+        let deferred_bytes = outbox.deferred_bytes.get() + call.request.message_bytes();
+        if deferred_bytes > self.limits.connection_unsent_bytes_max {
+            return Admission::Refused(call);
+        }
+        outbox.deferred_bytes.set(deferred_bytes);
+        outbox.deferred.borrow_mut().push(call);
+        Admission::Held
+    }
+
+    /// Bytes of answers that a connection may have unsent before its next call waits.
+    fn unsent_bytes_max(&self) -> usize {
+        match self.is_full() {
+            true => self.limits.unsent_bytes_free,
+            false => self.limits.connection_unsent_bytes_max,
+        }
+    }
+
+    /// Bytes of answers that a connection may have unsent before further ones are dropped.
+    fn answers_bytes_max(&self) -> usize {
+        match self.is_full() {
+            true => self.limits.connection_unsent_bytes_max,
+            false => self.limits.connection_answers_bytes_max,
+        }
     }
 
     /// Bytes of answers that the connection of a call has not got rid of; `None` if it is gone.
@@ -375,7 +377,7 @@ impl Desk {
     /// is unsent is submitted again.
     pub fn report(&self, outbox: &Outbox, deadline: Option<Monotonic>, unsent_bytes: usize) {
         outbox.deadline.set(deadline);
-        outbox.unsent_bytes.set(unsent_bytes);
+        self.set_unsent(outbox, unsent_bytes);
         if self.words.is_none() {
             return self.resume(outbox);
         }
@@ -392,13 +394,27 @@ impl Desk {
     pub fn sent(&self, place: u32, incarnation: u32, bytes: usize) {
         let outbox = self.outboxes.borrow().get(place, incarnation).cloned();
         if let Some(outbox) = outbox {
-            outbox.unsent_bytes.set(outbox.unsent_bytes.get().saturating_sub(bytes));
+            self.set_unsent(&outbox, outbox.unsent_bytes.get().saturating_sub(bytes));
             self.resume(&outbox);
         }
     }
 
+    fn set_unsent(&self, outbox: &Outbox, bytes: usize) {
+        let bytes = if outbox.is_closed() { 0 } else { bytes };
+        let before = outbox.unsent_bytes.replace(bytes);
+        if bytes < before {
+            outbox.stuck_since.set(None);
+        }
+        self.unsent_bytes.set(self.unsent_bytes.get() - before + bytes);
+    }
+
+    /// Whether all connections together have more unsent than they may.
+    pub fn is_full(&self) -> bool {
+        self.unsent_bytes.get() > self.limits.all_unsent_bytes_max
+    }
+
     fn resume(&self, outbox: &Outbox) {
-        for call in outbox.take_deferred(self.limits.connection_unsent_bytes_max / 2) {
+        for call in outbox.take_deferred(self.unsent_bytes_max() / 2) {
             self.submit(call);
         }
         self.make_room(outbox);
@@ -418,9 +434,22 @@ impl Desk {
         self.room_made.take()
     }
 
-    /// Wakes the connections whose own timers are due.
+    /// Wakes the connections whose own timers are due, and lets calls go on that waited for others to take answers. While all together have too much unsent, those are given up that have
+    /// answers and have taken nothing of them for a while.
     pub fn wake_due(&self, now: Monotonic) {
+        let is_full = self.is_full();
         for outbox in self.outboxes.borrow().places.iter().flatten() {
+            if !is_full && !outbox.deferred.borrow().is_empty() {
+                self.resume(outbox);
+            }
+            if is_full && outbox.unsent_bytes.get() > self.limits.unsent_bytes_free {
+                let since = outbox.stuck_since.get().unwrap_or(now);
+                outbox.stuck_since.set(Some(since));
+                if now.since(since) >= PATIENCE {
+                    outbox.is_given_up.set(true);
+                    outbox.wake();
+                }
+            }
             if outbox.deadline.get().is_some_and(|deadline| deadline <= now) {
                 outbox.wake();
             }
@@ -441,187 +470,11 @@ impl Desk {
     }
 }
 
-impl Outboxes {
-    fn put(&mut self, outbox: Outbox) -> Rc<Outbox> {
-        let (place, outbox) = (outbox.place as usize, Rc::new(outbox));
-        if self.places.len() <= place {
-            self.places.resize_with(place + 1, || None);
-        }
-        if self.places[place].replace(outbox.clone()).is_none() {
-            self.open += 1;
-        }
-        outbox
-    }
-
-    fn get(&self, place: u32, incarnation: u32) -> Option<&Rc<Outbox>> {
-        let outbox = self.places.get(place as usize)?.as_ref()?;
-        (outbox.incarnation == incarnation).then_some(outbox)
-    }
-}
-
-impl Woken {
-    /// The connections that were woken since the last time, each once.
-    pub fn take(&self) -> Vec<Rc<Outbox>> {
-        let woken = self.outboxes.take();
-        for outbox in &woken {
-            outbox.is_woken.set(false);
-        }
-        woken
-    }
-}
-
 impl Default for Desk {
     fn default() -> Self {
         Desk::new()
     }
 }
 
-impl Outbox {
-    fn new(place: u32, incarnation: u32, carrier: Option<Rc<Woken>>) -> Outbox {
-        Outbox {
-            place,
-            incarnation,
-            carrier,
-            is_woken: Cell::new(false),
-            is_closed: Cell::new(false),
-            replies: RefCell::default(),
-            deferred: RefCell::default(),
-            notify: Notify::new(),
-            deadline: Cell::new(None),
-            unsent_bytes: Cell::new(0),
-            handed_bytes: Cell::new(0),
-            told_bytes: Cell::new(0),
-            coming_bytes: Cell::new(0),
-            awaits_room: Cell::new(false),
-            closing: Cell::new(false),
-        }
-    }
-
-    /// The connection is to look at what it has: its own task, or who carries it to the connection's core.
-    pub fn wake(self: &Rc<Self>) {
-        let Some(carrier) = &self.carrier else {
-            return self.notify.notify();
-        };
-        if !self.is_woken.replace(true) {
-            carrier.outboxes.borrow_mut().push(self.clone());
-            carrier.notify.notify();
-        }
-    }
-
-    /// Whether the connection is gone.
-    pub fn is_closed(&self) -> bool {
-        self.is_closed.get()
-    }
-
-    /// A ticket for a call of this connection.
-    pub fn ticket(&self, stream: u32, method: Method) -> Ticket {
-        Ticket {
-            connection: self.place,
-            incarnation: self.incarnation,
-            stream,
-            method,
-        }
-    }
-
-    /// A call of this connection.
-    pub fn call(&self, stream: u32, method: Method, request: Request) -> Call {
-        Call {
-            ticket: self.ticket(stream, method),
-            request,
-        }
-    }
-
-    /// What has been answered since the last time. `replies` comes back empty but with its memory.
-    pub fn take_replies(&self, replies: &mut Vec<Reply>) {
-        debug_assert!(replies.is_empty());
-        std::mem::swap(&mut *self.replies.borrow_mut(), replies);
-    }
-
-    /// What wakes the connection's task.
-    pub fn notify(&self) -> &Notify {
-        &self.notify
-    }
-
-    /// Calls that were put aside and may go on now that `unsent_bytes_max` is kept.
-    fn take_deferred(&self, unsent_bytes_max: usize) -> Vec<Call> {
-        if self.unsent_bytes.get() > unsent_bytes_max {
-            return Vec::new();
-        }
-        std::mem::take(&mut *self.deferred.borrow_mut())
-    }
-
-    /// Whether the connection shall end gracefully.
-    pub fn is_closing(&self) -> bool {
-        self.closing.get()
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{propose::Read, wire::status::Status};
-
-    fn reply() -> Reply {
-        Reply {
-            stream: 1,
-            method: Method::Status,
-            outcome: Ok("answer".into()),
-            part: crate::propose::Part::Whole,
-        }
-    }
-
-    #[test]
-    fn an_answer_for_an_earlier_connection_in_the_same_place_is_dropped() {
-        let desk = Desk::new();
-        let first = desk.open();
-        let ticket = first.ticket(1, Method::Status);
-        desk.close(&first);
-        let second = desk.open();
-        assert_eq!(second.ticket(1, Method::Status).connection, ticket.connection);
-        desk.reply(ticket, reply());
-        let mut replies = Vec::new();
-        second.take_replies(&mut replies);
-        assert!(replies.is_empty());
-        desk.reply(second.ticket(1, Method::Status), reply());
-        second.take_replies(&mut replies);
-        assert_eq!(replies.len(), 1);
-    }
-
-    #[test]
-    fn calls_keep_their_order_and_unsent_answers_choke_a_connection() {
-        let desk = Desk::new();
-        let outbox = desk.open();
-        for stream in [1, 3, 5] {
-            desk.submit(outbox.call(stream, Method::Status, Request::Read(Read::Status)));
-        }
-        let mut calls = Vec::new();
-        desk.take_calls(&mut calls);
-        assert_eq!(
-            calls.iter().map(|call| call.ticket.stream).collect::<Vec<_>>(),
-            [1, 3, 5]
-        );
-        assert!(!desk.has_calls());
-
-        let call = || outbox.call(1, Method::Range, Request::Read(Read::Status));
-        assert!(desk.defer_if_choked(call(), 0, 5).is_some());
-        // Answers on their way count, too: those that are made, and what is being gathered.
-        desk.expect(call().ticket, 6);
-        assert!(desk.defer_if_choked(call(), 0, 5).is_none());
-        assert!(desk.defer_if_choked(call(), 6, 100).is_some());
-        assert!(desk.defer_if_choked(call(), 95, 100).is_none());
-        assert_eq!(outbox.take_deferred(5).len(), 2);
-        desk.reply(call().ticket, reply());
-        desk.reply(
-            call().ticket,
-            Reply {
-                outcome: Err(Status::OK),
-                ..reply()
-            },
-        );
-        assert!(desk.defer_if_choked(call(), 0, 5).is_none());
-        assert!(outbox.take_deferred(5).is_empty());
-        outbox.unsent_bytes.set(0);
-        assert_eq!(outbox.take_deferred(5).len(), 1);
-        assert!(desk.defer_if_choked(call(), 0, 5).is_some());
-    }
-}
+mod tests;

@@ -84,6 +84,10 @@ impl<H: Host, S: Stream> Connection<H, S> {
         loop {
             let outbox = self.session.outbox().clone();
             let is_notified = outbox.notify().poll_notified(context).is_ready();
+            if outbox.is_given_up() {
+                let text = "the client does not take its answers, and there are too many for others";
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, text)));
+            }
             if is_notified {
                 self.session.answer(self.host.now());
                 self.log_slow();

@@ -33,6 +33,12 @@ pub fn message_refusal(message_bytes: usize) -> Option<Status> {
     })
 }
 
+/// Why an answer, or the rest of one, is not sent whose client does not take those that it has. What it asked for may be done:
+/// clients know that of this code.
+pub fn unread() -> Status {
+    Status::new(Code::Unavailable, "too many bytes of answers wait to be read")
+}
+
 /// etcd 3.6's code and text.
 pub fn code_and_text(reject: Reject) -> (Code, &'static str) {
     match reject {

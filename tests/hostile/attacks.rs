@@ -1,4 +1,4 @@
-//! Clients that take and never give back: connections, streams, half messages, answers that nobody reads, watchers, leases.
+//! Clients that take and never give back: connections, streams, half messages, watchers, leases.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -7,7 +7,7 @@ use ringd::{limits::Limits, wire::proto::etcdserverpb as pb};
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use crate::{
-    Held, MIB, all_of_it, client, fill,
+    Held, MIB, client, fill,
     raw::{DATA, END_HEADERS, HEADERS, Raw, call_fields, frame},
     withstand, withstand_with,
 };
@@ -111,44 +111,6 @@ fn half_messages_are_bounded() {
     withstand("half messages of 1 MiB on 800 connections", 2 * 256 * MIB, |address| {
         half_messages(address, 800, 1, MIB as usize - 5)
     });
-}
-
-#[test]
-fn answers_that_nobody_reads_are_bounded() {
-    let unsent = Limits::DEFAULT.connection_unsent_bytes_max as u64;
-    // Of each connection: what may wait, one answer more that was begun before, and its copy on the way out.
-    const ANSWER: u64 = 4 * MIB;
-    withstand(
-        "400 answers of 4 MiB to 20 who read nothing",
-        60 * MIB + 20 * (unsent + 2 * ANSWER),
-        |address| async move {
-            fill(&client(address).await, 64, 64 << 10).await;
-            let mut held = Vec::new();
-            for _ in 0..20 {
-                let mut raw = Raw::connect(address, 65_535).await;
-                for index in 0..20 {
-                    raw.call(2 * index + 1, "/etcdserverpb.KV/Range", &all_of_it().encode_to_vec())
-                        .await;
-                }
-                held.push(raw);
-            }
-            Box::new(held) as Held
-        },
-    );
-    withstand(
-        "5,000 answers of 64 KiB through a window of zero",
-        60 * MIB + 2 * unsent,
-        |address| async move {
-            fill(&client(address).await, 1, 64 << 10).await;
-            let mut raw = Raw::connect(address, 0).await;
-            raw.widen(1 << 30).await;
-            for index in 0..5_000 {
-                raw.call(2 * index + 1, "/etcdserverpb.KV/Range", &all_of_it().encode_to_vec())
-                    .await;
-            }
-            Box::new(raw) as Held
-        },
-    );
 }
 
 fn watch(key: &str, range_end: &str) -> Vec<u8> {

@@ -8,6 +8,7 @@ mod support;
 mod attacks;
 mod floods;
 mod raw;
+mod unread;
 
 use std::{
     any::Any,

@@ -191,6 +191,11 @@ pub fn limits(random: &mut Random) -> Limits {
         log_bytes_between_snapshots: [3_000, 50_000],
         log_catch_up_bytes_max: [0, 1_000, 20_000],
         log_wanted_bytes_max: [0, 1_000, 50_000],
+        all_unsent_bytes_max: [4_000, 100_000],
+        unsent_bytes_free: [0, 1_000],
+        scan_keys_held_max: [0, 3],
+        connection_answers_bytes_max: [4_000, 60_000],
+        turn_answers_bytes_max: [1_000, 40_000],
     };
     // What must have room in another has it.
     limits.backend_batch_bytes_max = limits.backend_batch_bytes_max.min(limits.backend_open_bytes_max);
@@ -199,6 +204,11 @@ pub fn limits(random: &mut Random) -> Limits {
         .min(limits.proposals_pending_bytes_max);
     limits.scan_unsent_bytes = limits.scan_unsent_bytes.min(limits.connection_unsent_bytes_max - 1);
     limits.list_unsent_bytes_max = limits.list_unsent_bytes_max.min(limits.scan_unsent_bytes - 1);
+    limits.unsent_bytes_free = limits.unsent_bytes_free.min(limits.connection_unsent_bytes_max);
+    limits.connection_answers_bytes_max = limits
+        .connection_answers_bytes_max
+        .max(limits.connection_unsent_bytes_max);
+    limits.all_unsent_bytes_max = limits.all_unsent_bytes_max.max(limits.connection_answers_bytes_max);
     limits.log_wanted_bytes_max = limits.log_wanted_bytes_max.max(limits.log_catch_up_bytes_max);
     limits.peer_queue_bytes_max = limits.peer_queue_bytes_max.min(limits.peer_inbox_bytes_max);
     limits.forward_bytes_max = limits.forward_bytes_max.min(limits.peer_queue_bytes_max - 1);
