@@ -292,6 +292,7 @@ impl Desk {
         };
         if let Ok(message) = &reply.outcome
             && reply.part == Part::Whole
+            && !reply.method.is_streaming()
             && message.len() > self.limits.unsent_bytes_free
             && outbox.unsent_bytes.get() > self.answers_bytes_max()
         {

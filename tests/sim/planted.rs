@@ -70,7 +70,7 @@ mod here {
         (ProgressAhead, 17, 20),
         (SegmentNameUnsynced, 3, 10),
         (SnapshotUnpinned, 2, 100),
-        (SyncErrorRetried, 7, 150),
+        (SyncErrorRetried, 161, 400),
         (WriteErrorIgnored, 9, 150),
     ];
 
