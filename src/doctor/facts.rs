@@ -132,10 +132,12 @@ pub struct Activity {
     pub elapsed: Duration,
     /// Part of it in which the disk had something to do.
     pub disk_busy_share: f64,
-    /// Writes to the disk in a second.
+    /// Reads from the disk in a second.
+    pub disk_reads_per_second: f64,
+    /// Writes to it.
     pub disk_writes_per_second: f64,
-    /// Who wrote, most first: process, name, bytes a second.
-    pub writers: Vec<(u32, String, f64)>,
+    /// Who read and wrote, most first: process, name, bytes a second.
+    pub users: Vec<(u32, String, f64)>,
     /// Part of the time that each core was busy.
     pub core_busy_shares: Vec<(usize, f64)>,
     /// Part of the time that the hypervisor took from all cores.

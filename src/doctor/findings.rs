@@ -462,19 +462,19 @@ impl Findings {
     fn activity(&mut self, activity: &Activity, disk: Option<&DiskFacts>) {
         if let Some(disk) = disk {
             let (name, share) = (&disk.name, 100.0 * activity.disk_busy_share);
-            let writers: Vec<String> = activity
-                .writers
+            let users: Vec<String> = activity
+                .users
                 .iter()
                 .map(|(pid, comm, rate)| format!("{comm} ({pid}) {}/s", size_text(*rate as u64)))
                 .collect();
-            let who = if writers.is_empty() {
+            let who = if users.is_empty() {
                 "nobody that can be seen".to_owned()
             } else {
-                writers.join(", ")
+                users.join(", ")
             };
             let sentence = format!(
-                "others kept {name} busy for {share:.0} % of the time, {:.0} writes a second; writers: {who}",
-                activity.disk_writes_per_second
+                "others kept {name} busy for {share:.0} % of the time, {:.0} reads and {:.0} writes a second, by {who}",
+                activity.disk_reads_per_second, activity.disk_writes_per_second
             );
             match activity.disk_busy_share > BUSY_SHARE_MAX {
                 true => self.advice("other load", Some("systemd.md"), sentence),

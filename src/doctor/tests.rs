@@ -227,7 +227,7 @@ fn slow_syncs_and_busy_neighbours_are_told() {
     );
     let activity = Activity {
         disk_busy_share: 0.6,
-        writers: vec![(7, "dd".to_owned(), 1e8)],
+        users: vec![(7, "dd".to_owned(), 1e8)],
         core_busy_shares: vec![(0, 1.0), (1, 0.5)],
         stolen_share: 0.05,
         ..Activity::default()

@@ -189,11 +189,18 @@ fn processes(root: &Path) -> impl Iterator<Item = (u32, PathBuf)> {
 /// Counters at one moment.
 struct Sample {
     at: Instant,
-    /// Milliseconds with something to do, and writes.
-    disk: (u64, u64),
-    writers: BTreeMap<u32, u64>,
+    disk: DiskCounters,
+    /// Bytes that each process has had the disk read and write.
+    users: BTreeMap<u32, u64>,
     /// Ticks busy, stolen and in all, by core.
     cores: BTreeMap<usize, (u64, u64, u64)>,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+struct DiskCounters {
+    busy_millis: u64,
+    reads: u64,
+    writes: u64,
 }
 
 /// Watches for a while what others do. `disk` is the disk's name.
@@ -204,18 +211,18 @@ pub fn watch(root: &Path, disk: Option<&str>, length: Duration) -> Activity {
     let elapsed = after.at - before.at;
     let seconds = elapsed.as_secs_f64().max(1e-3);
     let own = std::process::id();
-    let mut writers: Vec<(u32, String, f64)> = after
-        .writers
+    let mut users: Vec<(u32, String, f64)> = after
+        .users
         .iter()
         .filter(|(pid, _)| **pid != own)
         .filter_map(|(pid, bytes)| {
-            let written = bytes.saturating_sub(*before.writers.get(pid)?);
+            let moved = bytes.saturating_sub(*before.users.get(pid)?);
             let name = text(root.join(format!("proc/{pid}/comm")));
-            (written > 0).then(|| (*pid, name, written as f64 / seconds))
+            (moved > 0).then(|| (*pid, name, moved as f64 / seconds))
         })
         .collect();
-    writers.sort_by(|one, other| other.2.total_cmp(&one.2));
-    writers.truncate(3);
+    users.sort_by(|one, other| other.2.total_cmp(&one.2));
+    users.truncate(3);
     let mut core_busy_shares = Vec::new();
     let (mut stolen, mut all) = (0, 0);
     for (core, (busy, steal, total)) in &after.cores {
@@ -226,40 +233,50 @@ pub fn watch(root: &Path, disk: Option<&str>, length: Duration) -> Activity {
         let share = busy.saturating_sub(busy_before) as f64 / ticks.max(1) as f64;
         core_busy_shares.push((*core, share));
     }
+    let since =
+        |counter: fn(&DiskCounters) -> u64| counter(&after.disk).saturating_sub(counter(&before.disk)) as f64 / seconds;
     Activity {
         elapsed,
-        disk_busy_share: after.disk.0.saturating_sub(before.disk.0) as f64 / (seconds * 1000.0),
-        disk_writes_per_second: after.disk.1.saturating_sub(before.disk.1) as f64 / seconds,
-        writers,
+        disk_busy_share: since(|disk| disk.busy_millis) / 1000.0,
+        disk_reads_per_second: since(|disk| disk.reads),
+        disk_writes_per_second: since(|disk| disk.writes),
+        users,
         core_busy_shares,
         stolen_share: stolen as f64 / all.max(1) as f64,
     }
 }
 
 fn sample(root: &Path, disk: Option<&str>) -> Sample {
-    let written = |path: &Path| {
+    let moved = |path: &Path| {
         let io = fs::read_to_string(path.join("io")).ok()?;
-        let line = io.lines().find_map(|line| line.strip_prefix("write_bytes:"))?;
-        line.trim().parse().ok()
+        let counter = |name| {
+            io.lines()
+                .find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok())
+        };
+        Some(counter("read_bytes:")? + counter("write_bytes:")?)
     };
     Sample {
         at: Instant::now(),
         disk: disk_counters(&text(root.join("proc/diskstats")), disk.unwrap_or("")),
-        writers: processes(root)
-            .filter_map(|(pid, path)| Some((pid, written(&path)?)))
+        users: processes(root)
+            .filter_map(|(pid, path)| Some((pid, moved(&path)?)))
             .collect(),
         cores: core_counters(&text(root.join("proc/stat"))),
     }
 }
 
-/// Milliseconds busy (the 10th counter behind the name) and writes (the 5th).
-fn disk_counters(diskstats: &str, disk: &str) -> (u64, u64) {
+/// Of the counters behind the name the 1st, the 5th and the 10th (the kernel's `iostats.rst`).
+fn disk_counters(diskstats: &str, disk: &str) -> DiskCounters {
     let fields = diskstats.lines().find_map(|line| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         (fields.get(2) == Some(&disk)).then_some(fields)
     });
-    let counter = |fields: &[&str], at: usize| fields.get(at).and_then(|field| field.parse().ok()).unwrap_or(0);
-    fields.map_or((0, 0), |fields| (counter(&fields, 12), counter(&fields, 7)))
+    let counter = |at: usize| fields.as_ref()?.get(at)?.parse().ok();
+    DiskCounters {
+        reads: counter(3).unwrap_or(0),
+        writes: counter(7).unwrap_or(0),
+        busy_millis: counter(12).unwrap_or(0),
+    }
 }
 
 /// Ticks busy, stolen and in all. Columns: user, nice, system, idle, iowait, irq, softirq, steal.
@@ -296,8 +313,13 @@ mod tests {
         assert_eq!(mount_of(mountinfo, (259, 2)), Some(expected));
         assert_eq!(mount_of(mountinfo, (9, 9)), None);
         let diskstats = "   7 0 loop0 1 1 1 1 1 1 1 1 1 1 1\n 254 0 vda 29 13 25 45 3204749 40 41 13 0 394852 59\n";
-        assert_eq!(disk_counters(diskstats, "vda"), (394_852, 3_204_749));
-        assert_eq!(disk_counters(diskstats, "sda"), (0, 0));
+        let told = DiskCounters {
+            busy_millis: 394_852,
+            reads: 29,
+            writes: 3_204_749,
+        };
+        assert_eq!(disk_counters(diskstats, "vda"), told);
+        assert_eq!(disk_counters(diskstats, "sda"), DiskCounters::default());
         let stat = "cpu  9 9 9 9 9 9 9 9 0 0\ncpu0 10 1 5 100 20 1 2 3 0 0\nintr 5\n";
         assert_eq!(core_counters(stat), BTreeMap::from([(0, (22, 3, 142))]));
         assert_eq!(chosen("none [mq-deadline] kyber"), Some("mq-deadline"));
