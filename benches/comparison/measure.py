@@ -10,8 +10,52 @@ FIGURES = ("mean_us", "p50_us", "p99_us", "p99.9_us", "max_us", "per_second", "c
 TOO_LONG_SECONDS = 150
 
 
-class Measurer:
+class Generator:
+    """`ringd bench`, and what the kernel and the server say of the time in which it ran."""
+
+    def __init__(self, ringd, directory):
+        self.ringd, self.directory = ringd, directory
+
+    def bench(self, server, words):
+        """What `ringd bench` says: it refuses to report a run in which a request failed or the server died."""
+        command = [self.ringd, "bench", *words.split(), "--endpoints", f"127.0.0.1:{server.port}", "-w", "json"]
+        prefix = os.path.join(self.directory, "curve")
+        command += ["--server-pid", str(server.process.pid), "--save", prefix]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=TOO_LONG_SECONDS, preexec_fn=end_with_parent)
+        except subprocess.TimeoutExpired:
+            raise Failed(f"{server.name}: ringd bench {words}: no end within {TOO_LONG_SECONDS} s")
+        if done.returncode != 0:
+            raise Failed(f"{server.name}: ringd bench {words}: {done.stderr.strip()}")
+        return json.loads(done.stdout)
+
+    def begin(self, command):
+        # A group of its own, so that what a shell started ends with it.
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True, preexec_fn=end_with_parent)
+
+    def measured(self, server, words, operation):
+        before = server.metrics()
+        result = self.bench(server, words)
+        series = result["operations"].get(operation)
+        if not series:
+            raise Failed(f"{server.name}: {words}: no {operation} ended in time")
+        figures = {name: series[name] for name in FIGURES}
+        used = result["server_processor_seconds"] * 1e6
+        figures["server_us"] = used / max(result["requests"], 1)
+        figures["resident_mib"] = result["server_resident_bytes_max"] / (1 << 20)
+        figures["refusals"] = result["refusals"]
+        figures["generator_busy"] = result["generator_busy_share"]
+        figures["generator_late_us"] = result.get("own_delay", {}).get("p99.9_us", 0.0)
+        if "event" in result["operations"]:
+            figures["server_us_event"] = used / max(result["operations"]["event"]["count"], 1)
+        figures |= differences(before, server.metrics())
+        figures["curve"] = curve(os.path.join(self.directory, f"curve.{operation}.hgrm"))
+        return figures
+
+
+class Measurer(Generator):
     def __init__(self, options, etcdctl):
+        super().__init__(options.ringd, options.dir)
         self.options, self.ctl = options, etcdctl
         self.servers = [Server("ringd", options.ringd, options.dir), Server("etcd", options.etcd, options.dir)]
         self.stalled = Server("ringd", options.ringd, os.path.join(options.dir, "stalled"))
@@ -45,38 +89,6 @@ class Measurer:
         if self.disk:
             self.disk.remove()
             self.disk = None
-
-    def bench(self, server, words):
-        """What `ringd bench` says: it refuses to report a run in which a request failed or the server died."""
-        command = [self.options.ringd, "bench", *words.split(), "--endpoints", f"127.0.0.1:{server.port}", "-w", "json"]
-        prefix = os.path.join(self.options.dir, "curve")
-        command += ["--server-pid", str(server.process.pid), "--save", prefix]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=TOO_LONG_SECONDS, preexec_fn=end_with_parent)
-        except subprocess.TimeoutExpired:
-            raise Failed(f"{server.name}: ringd bench {words}: no end within {TOO_LONG_SECONDS} s")
-        if done.returncode != 0:
-            raise Failed(f"{server.name}: ringd bench {words}: {done.stderr.strip()}")
-        return json.loads(done.stdout)
-
-    def measured(self, server, words, operation):
-        before = server.metrics()
-        result = self.bench(server, words)
-        series = result["operations"].get(operation)
-        if not series:
-            raise Failed(f"{server.name}: {words}: no {operation} ended in time")
-        figures = {name: series[name] for name in FIGURES}
-        used = result["server_processor_seconds"] * 1e6
-        figures["server_us"] = used / max(result["requests"], 1)
-        figures["resident_mib"] = result["server_resident_bytes_max"] / (1 << 20)
-        figures["refusals"] = result["refusals"]
-        figures["generator_busy"] = result["generator_busy_share"]
-        figures["generator_late_us"] = result.get("own_delay", {}).get("p99.9_us", 0.0)
-        if "event" in result["operations"]:
-            figures["server_us_event"] = used / max(result["operations"]["event"]["count"], 1)
-        figures |= differences(before, server.metrics())
-        figures["curve"] = curve(os.path.join(self.options.dir, f"curve.{operation}.hgrm"))
-        return figures
 
     def load(self, server, case, words, seconds):
         server.start()
@@ -171,10 +183,6 @@ class Measurer:
         file = os.path.join(self.options.dir, "snapshot.db")
         call = f"'{self.ctl}' --endpoints 127.0.0.1:{server.port} {words.replace('FILE', file)}"
         return ["sh", "-c", f"while rm -f '{file}'; do {call} || exit 1; sleep 0.2; done"]
-
-    def begin(self, command):
-        # A group of its own, so that what a shell started ends with it.
-        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True, preexec_fn=end_with_parent)
 
     def h2load(self, server, case, words, seconds):
         """h2load believes in HTTP's 200, which gRPC's refusals have too: the server's own count of OKs must agree."""

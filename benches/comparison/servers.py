@@ -25,8 +25,8 @@ class Failed(Exception):
 
 
 class Server:
-    def __init__(self, name, binary, directory):
-        self.name, self.binary, self.directory, self.port = name, binary, os.path.join(directory, name), 0
+    def __init__(self, name, binary, directory, flags=()):
+        self.name, self.binary, self.directory, self.flags, self.port = name, binary, os.path.join(directory, name), flags, 0
         self.process = None
 
     def start(self, fresh=True):
@@ -37,7 +37,7 @@ class Server:
         url, peer = f"http://127.0.0.1:{self.port}", f"http://127.0.0.1:{peer_port}"
         arguments = [self.binary, "--data-dir", self.directory, "--listen-client-urls", url, "--advertise-client-urls", url]
         arguments += ["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer]
-        arguments += ["--initial-cluster", f"default={peer}", "--log-level", "error", "--quota-backend-bytes", str(8 << 30)]
+        arguments += ["--initial-cluster", f"default={peer}", "--log-level", "error", "--quota-backend-bytes", str(8 << 30), *self.flags]
         began = time.perf_counter()
         with open(self.directory + ".log", "a") as log:
             self.process = subprocess.Popen(arguments, stdout=log, stderr=log, preexec_fn=end_with_parent)
@@ -73,6 +73,10 @@ class Server:
     def memory_mib(self, name):
         status = open(f"/proc/{self.process.pid}/status").read()
         return int(re.search(rf"{name}:\s+(\d+)", status).group(1)) / 1024
+
+    def written_bytes(self):
+        """What the process has had the disk write so far."""
+        return int(re.search(r"write_bytes: (\d+)", open(f"/proc/{self.process.pid}/io").read()).group(1))
 
     def metrics(self):
         """The sum of each counter over its labels; of calls those with status OK apart."""

@@ -1,3 +1,5 @@
+//! Answers find their connections, and what waits for those is bounded.
+
 use super::*;
 use crate::{
     propose::{Read, Request},
