@@ -169,8 +169,14 @@ impl Scans {
     }
 
     /// Whether [`Scans::step`] has something to do.
-    pub fn has_work(&self) -> bool {
-        !self.turns.is_empty()
+    pub fn has_work<M: Map>(&self, works: &FileWorks<M>) -> bool {
+        !self.turns.is_empty() || self.may_hash(works)
+    }
+
+    /// Whether the next hash may begin.
+    fn may_hash<M: Map>(&self, works: &FileWorks<M>) -> bool {
+        let is_hash = |scan: &Scan| matches!(scan.stage, Stage::Hash(..));
+        !self.hashes.is_empty() && !works.is_hashing() && !self.turns.iter().any(is_hash)
     }
 
     /// Carries the next walk on by a slice. `is_awaited` says whether a compaction waits for one of them.
@@ -185,7 +191,9 @@ impl Scans {
     ) {
         let is_awaited = is_awaited || !self.waiting.is_empty();
         self.wake(desk, is_awaited, now);
-        self.begin_next_hash(works);
+        if self.may_hash(works) {
+            self.turns.extend(self.hashes.pop_front());
+        }
         let Some(mut scan) = self.turns.pop_front() else {
             return;
         };
@@ -259,13 +267,6 @@ impl Scans {
     fn is_anyone_older(&self, scan: &Scan) -> bool {
         let mut others = self.turns.iter().chain(&self.resting).chain(&self.waiting);
         others.any(|other| other.keys_held > 0 && other.id < scan.id)
-    }
-
-    fn begin_next_hash<M: Map>(&mut self, works: &FileWorks<M>) {
-        let is_hash = |scan: &Scan| matches!(scan.stage, Stage::Hash(..));
-        if !self.hashes.is_empty() && !works.is_hashing() && !self.turns.iter().any(is_hash) {
-            self.turns.extend(self.hashes.pop_front());
-        }
     }
 
     /// Lists whose clients have room again, are gone, or have been waited for long enough, go on.

@@ -231,6 +231,7 @@ impl Desk {
         outbox.is_closed.set(true);
         outbox.notify.notify();
         self.set_unsent(outbox, 0);
+        self.forget_coming(outbox);
         self.make_room(outbox);
         self.tell(|| Word::Closed(outbox.place, outbox.incarnation));
     }
@@ -306,8 +307,7 @@ impl Desk {
             self.set_unsent(outbox, outbox.unsent_bytes.get() + bytes);
             outbox.handed_bytes.set(outbox.handed_bytes.get() + bytes as u64);
         }
-        self.unsent_bytes
-            .set(self.unsent_bytes.get() - outbox.coming_bytes.take());
+        self.forget_coming(outbox);
         outbox.replies.borrow_mut().push(reply);
         outbox.wake();
     }
@@ -409,6 +409,11 @@ impl Desk {
         self.unsent_bytes.set(self.unsent_bytes.get() - before + bytes);
     }
 
+    fn forget_coming(&self, outbox: &Outbox) {
+        let coming = outbox.coming_bytes.take();
+        self.unsent_bytes.set(self.unsent_bytes.get() - coming);
+    }
+
     /// Whether all connections together have more unsent than they may.
     pub fn is_full(&self) -> bool {
         self.unsent_bytes.get() > self.limits.all_unsent_bytes_max
@@ -439,6 +444,7 @@ impl Desk {
     /// answers and have taken nothing of them for a while.
     pub fn wake_due(&self, now: Monotonic) {
         let is_full = self.is_full();
+        debug_assert_eq!(self.unsent_bytes.get(), self.outboxes.borrow().unsent_bytes());
         for outbox in self.outboxes.borrow().places.iter().flatten() {
             if !is_full && !outbox.deferred.borrow().is_empty() {
                 self.resume(outbox);

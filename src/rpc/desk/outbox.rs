@@ -75,6 +75,12 @@ impl Outboxes {
         let outbox = self.places.get(place as usize)?.as_ref()?;
         (outbox.incarnation == incarnation).then_some(outbox)
     }
+
+    /// Bytes of answers that none of them has got rid of, and that are on their way to them.
+    pub(super) fn unsent_bytes(&self) -> usize {
+        let bytes = |outbox: &Rc<Outbox>| outbox.unsent_bytes.get() + outbox.coming_bytes.get();
+        self.places.iter().flatten().map(bytes).sum()
+    }
 }
 
 impl Woken {
