@@ -59,7 +59,8 @@ pub struct Limits {
     /// Bytes of answers to writes that one turn may make before the large ones are dropped.
     pub turn_answers_bytes_max: usize,
     /// Bytes of answers that may wait for all clients together. Beyond, only connections that have at most
-    /// [`Limits::unsent_bytes_free`] go on, beyond twice as many none; and those are closed that take nothing.
+    /// [`Limits::unsent_bytes_free`] go on, beyond twice as many none for several keys; and those are closed
+    /// that take nothing.
     pub all_unsent_bytes_max: usize,
     /// Bytes of answers that may wait for each client whatever the others have.
     pub unsent_bytes_free: usize,

@@ -90,6 +90,16 @@ impl Request {
             Request::Read(_) | Request::File(_) => 0,
         }
     }
+
+    /// Whether the answer may have more than one key and its value.
+    pub fn may_answer_much(&self) -> bool {
+        match self {
+            Request::Write(Write::DeleteRange(request)) => request.prev_kv,
+            Request::Write(Write::Txn(_)) | Request::Read(Read::Txn(_) | Read::LeaseLeases) => true,
+            Request::Read(Read::Range(request)) => !request.range_end.is_empty() && !request.count_only,
+            Request::Write(_) | Request::Read(_) | Request::File(_) => false,
+        }
+    }
 }
 
 /// What is to become of a call.

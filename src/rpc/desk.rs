@@ -284,8 +284,8 @@ impl Desk {
             .cloned()
     }
 
-    /// Hands an answer to the connection that waits for it, if it is still there. A large one is
-    /// dropped where far too many bytes wait already, and its call fails.
+    /// Hands an answer to the connection that waits for it, if it is still there. A large one is dropped where far too many
+    /// bytes wait already, and its call fails.
     pub fn reply(&self, ticket: Ticket, mut reply: Reply) {
         let outboxes = self.outboxes.borrow();
         let Some(outbox) = outboxes.get(ticket.connection, ticket.incarnation) else {
@@ -331,8 +331,9 @@ impl Desk {
             return Admission::Now(call);
         };
         let unsent = outbox.unsent_bytes.get() + outbox.coming_bytes.get() + under_way_bytes;
-        // With twice the bytes that all may have not even one answer for each goes.
-        if unsent <= self.unsent_bytes_max() && self.unsent_bytes.get() <= 2 * self.limits.all_unsent_bytes_max {
+        // With twice the bytes that all may have, not even one large answer for each goes.
+        let has_room = self.unsent_bytes.get() <= 2 * self.limits.all_unsent_bytes_max;
+        if unsent <= self.unsent_bytes_max() && (has_room || !call.request.may_answer_much()) {
             return Admission::Now(call);
         }
         let deferred_bytes = outbox.deferred_bytes.get() + call.request.message_bytes();

@@ -145,7 +145,16 @@ fn too_many_unsent_answers_choke_all_and_end_those_who_take_nothing() {
     assert!(!desk.is_full());
     desk.report(&stuck, None, 500);
     assert!(!desk.is_full(), "what is gone has nothing");
+    answer(&desk, &slow, 500);
+    let much = Request::Read(Read::LeaseLeases);
+    let held = desk.admit(desk.open().call(1, Method::LeaseLeases, much), 0);
+    assert!(
+        matches!(held, Admission::Held) && goes_on(&desk, &desk.open(), 0),
+        "one key goes on"
+    );
+    desk.report(&slow, None, 100);
     desk.wake_due(second(100));
+    assert!(desk.has_calls(), "there is room again");
     assert!(!slow.is_given_up(), "nobody needs the room");
     assert!(goes_on(&desk, &honest, 80));
 }
