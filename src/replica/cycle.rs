@@ -37,6 +37,7 @@ use crate::{
     limits::Limits,
     propose::{Call, Part, Read, Reply, Request, RequestIds, Ticket, Waiters, Write},
     raft::Consensus,
+    rpc::status::Status,
     wal::{Batch, LogEncoder, WalSnapshot},
     wire::proto::etcdserverpb::{AlarmRequest, AlarmType, LeaseRevokeRequest, alarm_request::AlarmAction},
 };
@@ -559,11 +560,11 @@ impl<T: Tree> Replica<T> {
 }
 
 /// The answer that says why there is none.
-pub fn refusal(ticket: Ticket, reject: Reject) -> Reply {
+pub fn refusal(ticket: Ticket, why: impl Into<Status>) -> Reply {
     Reply {
         stream: ticket.stream,
         method: ticket.method,
-        outcome: Err(reject.into()),
+        outcome: Err(why.into()),
         part: Part::Whole,
     }
 }

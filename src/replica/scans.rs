@@ -213,7 +213,9 @@ impl Scans {
                     return self.resting.push(scan);
                 }
                 Some(_) if desk.is_full() => {
-                    outputs.replies.push(refused(scan.ticket, status::unread()));
+                    outputs
+                        .replies
+                        .push((scan.ticket, refusal(scan.ticket, status::unread())));
                     return self.end(scan.pinned_revision, scan.keys_held, replica);
                 }
                 Some(_) => {}
@@ -235,7 +237,7 @@ impl Scans {
                 rest
             }
             Step::Refused(status) => {
-                outputs.replies.push(refused(ticket, status));
+                outputs.replies.push((ticket, refusal(ticket, status)));
                 None
             }
             Step::Hashed(hasher, revision) => {
@@ -289,16 +291,6 @@ impl Stage {
             Stage::Hash(..) | Stage::MeasureList(_) | Stage::WriteList(_) => 0,
         }
     }
-}
-
-fn refused(ticket: Ticket, status: Status) -> (Ticket, Reply) {
-    let reply = Reply {
-        stream: ticket.stream,
-        method: ticket.method,
-        outcome: Err(status),
-        part: Part::Whole,
-    };
-    (ticket, reply)
 }
 
 fn step<M: Map>(replica: &Replica<Backend<M>>, stage: Stage, limits: &Limits) -> Step {

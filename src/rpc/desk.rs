@@ -441,8 +441,8 @@ impl Desk {
         self.room_made.take()
     }
 
-    /// Wakes the connections whose own timers are due, and lets calls go on that waited for others to take answers. While all together have too much unsent, those are given up that have
-    /// answers and have taken nothing of them for a while.
+    /// Wakes the connections whose own timers are due, and lets calls go on that waited for others to take answers. While all
+    /// together have too much unsent, those are given up that have answers and have taken nothing of them for a while.
     pub fn wake_due(&self, now: Monotonic) {
         let is_full = self.is_full();
         debug_assert_eq!(self.unsent_bytes.get(), self.outboxes.borrow().unsent_bytes());
