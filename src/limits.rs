@@ -58,6 +58,10 @@ pub struct Limits {
     pub connection_answers_bytes_max: usize,
     /// Bytes of answers to writes that one turn may make before the large ones are dropped.
     pub turn_answers_bytes_max: usize,
+    /// Bytes of answers to reads of several keys that one turn may make before further such reads wait for the next.
+    pub turn_reads_bytes_max: usize,
+    /// Bytes of such reads that wait for a turn, and of reads that wait to be confirmed, before further ones are refused.
+    pub reads_pending_bytes_max: usize,
     /// Bytes of answers that may wait for all clients together. Beyond, only connections that have at most
     /// [`Limits::unsent_bytes_free`] go on, beyond twice as many none for several keys; and those are closed
     /// that take nothing.
@@ -123,6 +127,8 @@ impl Limits {
         connection_unsent_bytes_max: 4 << 20,
         connection_answers_bytes_max: 64 << 20,
         turn_answers_bytes_max: 256 << 20,
+        turn_reads_bytes_max: 4 << 20,
+        reads_pending_bytes_max: 256 << 20,
         all_unsent_bytes_max: 512 << 20,
         unsent_bytes_free: 64 << 10,
         list_unsent_bytes_max: 256 << 10,

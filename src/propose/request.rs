@@ -41,6 +41,13 @@ pub struct Call {
     pub request: Request,
 }
 
+impl Call {
+    /// Bytes of memory that it takes while it waits.
+    pub fn memory_bytes(&self) -> usize {
+        size_of::<Call>() + self.request.message_bytes()
+    }
+}
+
 /// An answer: the encoded response message, or why there is none.
 #[derive(Debug)]
 pub struct Reply {
@@ -52,6 +59,28 @@ pub struct Reply {
     pub outcome: Result<Bytes, Status>,
     /// How much of the message it is.
     pub part: Part,
+}
+
+impl Reply {
+    /// The whole answer to a call.
+    pub fn whole(ticket: Ticket, outcome: Result<Bytes, impl Into<Status>>) -> Reply {
+        Reply {
+            stream: ticket.stream,
+            method: ticket.method,
+            outcome: outcome.map_err(Into::into),
+            part: Part::Whole,
+        }
+    }
+
+    /// The answer that says why there is none.
+    pub fn refusal(ticket: Ticket, why: impl Into<Status>) -> Reply {
+        Reply::whole(ticket, Err(why))
+    }
+
+    /// Bytes of its message.
+    pub fn message_bytes(&self) -> usize {
+        self.outcome.as_ref().map_or(0, Bytes::len)
+    }
 }
 
 /// How much of a message an answer holds. Long lists are answered in parts, as their connection gets rid of them.
@@ -84,7 +113,7 @@ impl Request {
     pub fn message_bytes(&self) -> usize {
         match self {
             Request::Write(write) => write.encoded_len(RequestId(0)),
-            Request::Read(Read::Range(request)) => request.encoded_len(),
+            Request::Read(Read::Range(request)) => request.key.len() + request.range_end.len(),
             Request::Read(Read::Txn(request)) => request.encoded_len(),
             Request::Read(Read::Ask(Question::MemberAdd { peer_urls })) => peer_urls.iter().map(String::len).sum(),
             Request::Read(_) | Request::File(_) => 0,

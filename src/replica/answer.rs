@@ -3,19 +3,14 @@
 use bytes::Bytes;
 use prost::Message;
 
-use super::{
-    cycle::{Replica, refusal},
-    outputs::Outputs,
-    questions,
-    scans::Scans,
-};
+use super::{cycle::Replica, outputs::Outputs, questions, scans::Scans};
 use crate::{
     backend::Backend,
     base::{LeaseId, MemberId, Monotonic, Reject},
     host::Map,
     lease::Renewal,
     mvcc::RangeQuery,
-    propose::{Call, Part, Read, Reply, Request, Ticket, Write},
+    propose::{Call, Read, Reply, Request, Ticket, Write},
     wire::proto::etcdserverpb::{
         DowngradeInfo, LeaseCheckpoint, LeaseCheckpointRequest, LeaseKeepAliveResponse, LeaseTimeToLiveResponse,
         MemberListRequest, RangeRequest, ResponseHeader, StatusResponse,
@@ -79,32 +74,14 @@ pub fn read<M: Map>(
         Read::Status => Ok(status(replica, facts)),
         Read::Ask(question) => {
             let outcome = questions::answer(replica, call.ticket.method, &question);
-            let reply = Reply {
-                stream: call.ticket.stream,
-                method: call.ticket.method,
-                outcome,
-                part: Part::Whole,
-            };
-            outputs.replies.push((call.ticket, reply));
+            outputs.answer(call.ticket, outcome);
             return;
         }
         // Laid on the desk by the driver just before.
         Read::Gauges => Ok(Bytes::new()),
         Read::Barrier { .. } => Ok(Bytes::new()),
     };
-    outputs.replies.push((call.ticket, reply(call.ticket, outcome)));
-}
-
-fn reply(ticket: Ticket, outcome: Result<Bytes, Reject>) -> Reply {
-    match outcome {
-        Ok(answer) => Reply {
-            stream: ticket.stream,
-            method: ticket.method,
-            outcome: Ok(answer),
-            part: Part::Whole,
-        },
-        Err(reject) => refusal(ticket, reject),
-    }
+    outputs.answer(call.ticket, outcome);
 }
 
 /// `None` if the range goes by slices.
@@ -189,12 +166,7 @@ pub fn relayed<M: Map>(replica: &Replica<Backend<M>>, call: &Call, answer: Resul
             Ok(response.encode_to_vec().into())
         }
     });
-    Reply {
-        stream: call.ticket.stream,
-        method: call.ticket.method,
-        outcome,
-        part: Part::Whole,
-    }
+    Reply::whole(call.ticket, outcome)
 }
 
 fn status<M: Map>(replica: &Replica<Backend<M>>, facts: &Facts) -> Bytes {

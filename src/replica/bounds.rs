@@ -35,6 +35,12 @@ pub(super) fn check<H: Host, M: Map>(home: &Home<H, M>, progress: &Progress<M>) 
         held_bytes,
         limits.proposals_pending_bytes_max,
     );
+    for (what, bytes) in [
+        ("bytes of reads wait for a turn", progress.backlog.bytes()),
+        ("bytes of reads wait to be confirmed", replica.reads_bytes()),
+    ] {
+        within(what, bytes, limits.reads_pending_bytes_max);
+    }
     let Waiting { passed_on, taken_in } = progress.relay.waiting();
     within("questions wait for the leader", passed_on, limits.questions_pending_max);
     within("questions of others wait", taken_in, limits.questions_pending_max);

@@ -35,7 +35,7 @@ use crate::{
         planted::{Planted, is_planted},
     },
     limits::Limits,
-    propose::{Call, Part, Read, Reply, Request, RequestIds, Ticket, Waiters, Write},
+    propose::{Call, Read, Reply, Request, RequestIds, Ticket, Waiters, Write},
     raft::Consensus,
     rpc::status::Status,
     wal::{Batch, LogEncoder, WalSnapshot},
@@ -71,6 +71,8 @@ pub struct Replica<T: Tree> {
     renewals: Vec<Call>,
     pub(super) waiting_bytes: usize,
     pub(super) reads: ReadQueue<Call>,
+    /// Of these.
+    pub(super) reads_bytes: usize,
     ids: RequestIds,
     arena: BytesMut,
     pub(super) proposals: Proposals,
@@ -148,6 +150,7 @@ impl<T: Tree> Replica<T> {
             waiters: Waiters::default(),
             waiting_bytes: 0,
             reads: ReadQueue::new(member_id, entropy),
+            reads_bytes: 0,
             ids,
             arena: BytesMut::with_capacity(ARENA_BYTES),
             proposals: Proposals::default(),
@@ -168,20 +171,27 @@ impl<T: Tree> Replica<T> {
         match call.request {
             Request::Write(write) => {
                 if let Err(reject) = self.admit(call.ticket, write, now) {
-                    outputs.replies.push((call.ticket, refusal(call.ticket, reject)));
+                    outputs.refuse(call.ticket, reject);
                 }
             }
             Request::Read(ref read) if is_serializable(read) => outputs.reads.push(call),
             // The leader finds out whether it still leads; this member need not.
             Request::Read(ref read) if is_leaders(read) && !self.consensus.is_leader() => outputs.reads.push(call),
-            Request::Read(_) => self.reads.push(now, call),
+            Request::Read(_) => {
+                let bytes = self.reads_bytes + call.memory_bytes();
+                if bytes > self.options.limits.reads_pending_bytes_max {
+                    return self.refuse(call.ticket, outputs);
+                }
+                self.reads_bytes = bytes;
+                self.reads.push(now, call);
+            }
             Request::File(_) => outputs.reads.push(call),
         }
     }
 
     /// Answers a call that finds no room.
     pub fn refuse(&self, ticket: Ticket, outputs: &mut Outputs) {
-        outputs.replies.push((ticket, refusal(ticket, Reject::TooManyRequests)));
+        outputs.refuse(ticket, Reject::TooManyRequests);
     }
 
     /// What may wait, and what goes at once.
@@ -192,6 +202,11 @@ impl<T: Tree> Replica<T> {
     /// Bytes of clients' writes on their way through the log.
     pub fn waiting_bytes(&self) -> usize {
         self.waiting_bytes
+    }
+
+    /// Bytes of reads that wait to be confirmed.
+    pub fn reads_bytes(&self) -> usize {
+        self.reads_bytes
     }
 
     fn admit(&mut self, ticket: Ticket, mut write: Write, now: Monotonic) -> Result<(), Reject> {
@@ -263,6 +278,7 @@ impl<T: Tree> Replica<T> {
             false => self.state.applied().index,
         };
         while let Some(call) = self.reads.pop_ready(applied) {
+            self.reads_bytes -= call.memory_bytes();
             outputs.reads.push(call);
         }
         Ok(())
@@ -378,18 +394,10 @@ impl<T: Tree> Replica<T> {
             (Some(Waiter::Client { ticket, entry_bytes }), outcome) => {
                 self.waiting_bytes -= entry_bytes;
                 // None if a leader's snapshot brought it: that it is done is known, and not how.
-                let outcome = outcome.unwrap_or(Err(Reject::Timeout)).map_err(Into::into);
+                let outcome = outcome.unwrap_or(Err(Reject::Timeout)).map_err(Status::from);
                 outputs.stopwatch.operation(ticket.method, outcome.is_ok());
                 let outcome = outcome.and_then(|message| outputs.take_answer(message, &self.options.limits));
-                answer = Some((
-                    ticket,
-                    Reply {
-                        stream: ticket.stream,
-                        method: ticket.method,
-                        outcome,
-                        part: Part::Whole,
-                    },
-                ));
+                answer = Some((ticket, Reply::whole(ticket, outcome)));
             }
             (Some(Waiter::Held(ticket, reply)), _) => outputs.replies.push((ticket, reply)),
             (Some(Waiter::Read(call)), _) => outputs.reads.push(*call),
@@ -556,16 +564,6 @@ impl<T: Tree> Replica<T> {
             return self.enqueue(id, &write, now, Origin::Member, Waiter::Own);
         }
         self.propose_own(&write, now);
-    }
-}
-
-/// The answer that says why there is none.
-pub fn refusal(ticket: Ticket, why: impl Into<Status>) -> Reply {
-    Reply {
-        stream: ticket.stream,
-        method: ticket.method,
-        outcome: Err(why.into()),
-        part: Part::Whole,
     }
 }
 

@@ -18,8 +18,9 @@ use super::{
     Fault,
     answer::Facts,
     auto_compaction::{AutoCompactor, Look, Retention},
+    backlog::Backlog,
     compactor::Compactor,
-    cycle::{Publication, Replica, refusal},
+    cycle::{Publication, Replica},
     file_work::FileWorks,
     install::Installer,
     intake::{Intake, UnderWay},
@@ -130,6 +131,7 @@ pub(super) struct Progress<M: crate::host::Map> {
     pub(super) outputs: Outputs,
     calls: Vec<Call>,
     pub(super) intake: Intake,
+    pub(super) backlog: Backlog,
     /// Since when entries wait for the write in flight to end.
     gathering_since: Option<Monotonic>,
     next_tick: Monotonic,
@@ -182,6 +184,7 @@ pub async fn run<H: Host, M: crate::host::Map>(mut home: Home<H, M>) -> Result<H
         },
         calls: Vec::new(),
         intake: Intake::new(limits, home.replica.request_timeout()),
+        backlog: Backlog::default(),
         gathering_since: None,
         next_tick: now + home.options.heartbeat,
         next_lease_tick: now,
@@ -235,8 +238,9 @@ pub async fn run<H: Host, M: crate::host::Map>(mut home: Home<H, M>) -> Result<H
             home.begin_stop(&mut progress, now);
         }
         home.end_hand_over(&mut progress, now);
-        let is_stopping = progress.stopping == Stopping::Yes;
-        if is_stopping && progress.write.is_none() && !home.replica.state().tree().is_committing() {
+        let is_idle =
+            progress.write.is_none() && progress.backlog.is_empty() && !home.replica.state().tree().is_committing();
+        if progress.stopping == Stopping::Yes && is_idle {
             while let Some(call) = progress.intake.pop() {
                 home.replica.submit(call, now, &mut progress.outputs);
             }
@@ -265,7 +269,8 @@ async fn wait<H: Host, M: crate::host::Map>(home: &mut Home<H, M>, progress: &mu
         || home.desk.has_calls()
         || home.exchange.has_news()
         || progress.intake.has_ready(home.under_way())
-        || home.replica.has_proposals();
+        || home.replica.has_proposals()
+        || !progress.backlog.is_empty();
     let wake_at = progress
         .next_tick
         .min(home.commit_due(progress))
@@ -442,8 +447,7 @@ impl<H: Host, M: crate::host::Map> Home<H, M> {
             progress.next_tick = now + self.options.heartbeat;
             self.replica.tick(now, &mut progress.outputs);
             while let Some(call) = progress.intake.expire(now) {
-                let reply = refusal(call.ticket, Reject::Timeout);
-                progress.outputs.replies.push((call.ticket, reply));
+                progress.outputs.refuse(call.ticket, Reject::Timeout);
             }
             progress.is_view_stale = true;
             self.publish(now);

@@ -4,7 +4,7 @@
 use super::{
     answer,
     compactor::Compactor,
-    cycle::{Replica, refusal},
+    cycle::Replica,
     drive::{Home, Progress},
     leases,
     outputs::{Outputs, Requested},
@@ -45,9 +45,16 @@ impl<H: Host, M: Map> Home<H, M> {
         self.tell_watchers(progress);
         let mut reads = std::mem::take(&mut progress.outputs.reads);
         for call in reads.drain(..) {
-            self.answer(call, progress, now);
+            if call.request.may_answer_much() {
+                if let Admission::Refused(call) = progress.backlog.push(call, self.replica.limits()) {
+                    self.replica.refuse(call.ticket, &mut progress.outputs);
+                }
+            } else {
+                self.answer(call, progress, now);
+            }
         }
         progress.outputs.reads = reads;
+        self.work_backlog_off(progress, now);
         self.pass_on(progress, now);
         progress.outputs.answer_bytes = 0;
         for (ticket, reply) in progress.outputs.replies.drain(..) {
@@ -65,6 +72,22 @@ impl<H: Host, M: Map> Home<H, M> {
         }
     }
 
+    /// Answers reads that may answer much, until their answers are enough for a turn.
+    fn work_backlog_off(&mut self, progress: &mut Progress<M>, now: Monotonic) {
+        let mut bytes = 0;
+        while bytes < self.replica.limits().turn_reads_bytes_max
+            && let Some(call) = progress.backlog.pop()
+        {
+            // Whose connection is gone wants it no more.
+            if self.desk.unsent_bytes(&call.ticket).is_none() {
+                continue;
+            }
+            let answered = progress.outputs.replies.len();
+            self.answer(call, progress, now);
+            bytes += progress.outputs.bytes_since(answered);
+        }
+    }
+
     fn answer(&mut self, call: Call, progress: &mut Progress<M>, now: Monotonic) {
         match call.request {
             Request::File(work) => begin_file_work(&mut self.replica, progress, call.ticket, work),
@@ -79,8 +102,7 @@ impl<H: Host, M: Map> Home<H, M> {
                     let answered = progress.outputs.replies.len();
                     self.read(call, progress, now);
                     for (ticket, reply) in &progress.outputs.replies[answered..] {
-                        self.desk
-                            .expect(*ticket, reply.outcome.as_ref().map_or(0, |message| message.len()));
+                        self.desk.expect(*ticket, reply.message_bytes());
                     }
                 }
             }
@@ -153,7 +175,7 @@ fn begin_file_work<M: Map>(
         }
         FileWork::HashKv(request) => match replica.state().store().hash_begin(request.revision) {
             Ok(job) => progress.scans.begin_hash(replica, ticket, job),
-            Err(reject) => progress.outputs.replies.push((ticket, refusal(ticket, reject))),
+            Err(reject) => progress.outputs.refuse(ticket, reject),
         },
         FileWork::Snapshot(sink) => progress.works.snapshot(sink),
     }

@@ -3,13 +3,14 @@
 
 use std::{collections::VecDeque, rc::Rc, time::Duration};
 
+use bytes::Bytes;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use prost::Message;
 
 use super::{
     Fault,
-    cycle::{Replica, refusal},
+    cycle::Replica,
     jobs::{CompactionJob, CompactionOutcome, CompactionPace, HashKvJob},
     outputs::Outputs,
 };
@@ -19,7 +20,7 @@ use crate::{
     host::{Map, Sender},
     mvcc::{KeyValueHash, KvHasher, PhysicalCompaction},
     ops::Counters,
-    propose::{Part, Reply, Ticket},
+    propose::{Reply, Ticket},
     wire::{
         proto::etcdserverpb::{DefragmentResponse, HashKvResponse, HashResponse},
         status::{Code, Status},
@@ -130,10 +131,8 @@ impl<M: Map> FileWorks<M> {
             .hashes
             .at(revision)
             .expect("the caller has looked");
-        outputs.replies.push((
-            ticket,
-            hash_kv_answer(ticket, &hash, replica.state().store().current_revision(), replica),
-        ));
+        let revision = replica.state().store().current_revision();
+        outputs.answer(ticket, Ok::<_, Status>(hash_kv_response(&hash, revision, replica)));
     }
 
     /// `Maintenance.HashKV`, whose walk over the index is done. `revision` is the store's when the call came.
@@ -172,7 +171,7 @@ impl<M: Map> FileWorks<M> {
         for (_, (running, _)) in given_up {
             match running {
                 Running::Hash(ticket) | Running::HashKv(ticket, _) | Running::Defragment(ticket) => {
-                    outputs.replies.push((ticket, refusal(ticket, Reject::Timeout)));
+                    outputs.refuse(ticket, Reject::Timeout);
                 }
                 Running::Compact(held) => outputs.replies.extend(held),
             }
@@ -262,9 +261,7 @@ impl<M: Map> FileWorks<M> {
             Running::HashKv(ticket, revision) => {
                 self.counters.hash_rev.observe(took);
                 let hash = *result.downcast::<KeyValueHash>().expect("a HashKV job gives a hash");
-                outputs
-                    .replies
-                    .push((ticket, hash_kv_answer(ticket, &hash, revision, replica)));
+                outputs.answer(ticket, Ok::<_, Status>(hash_kv_response(&hash, revision, replica)));
             }
             Running::Compact(held) => {
                 let outcome = *result
@@ -307,13 +304,13 @@ impl<M: Map> FileWorks<M> {
             self.counters.hash.observe(self.now.since(since));
         }
         if let Running::Hash(ticket) | Running::Defragment(ticket) = running {
-            outputs.replies.push((ticket, answer(ticket, outcome)));
+            outputs.answer(ticket, outcome.map(Into::into));
         }
     }
 }
 
 /// `revision` is the store's when the call came, which the header tells.
-fn hash_kv_answer<M: Map>(ticket: Ticket, hash: &KeyValueHash, revision: i64, replica: &Replica<Backend<M>>) -> Reply {
+fn hash_kv_response<M: Map>(hash: &KeyValueHash, revision: i64, replica: &Replica<Backend<M>>) -> Bytes {
     let mut header = replica.state().header_message();
     header.revision = revision;
     let response = HashKvResponse {
@@ -322,16 +319,7 @@ fn hash_kv_answer<M: Map>(ticket: Ticket, hash: &KeyValueHash, revision: i64, re
         compact_revision: hash.compact_revision,
         hash_revision: hash.revision,
     };
-    answer(ticket, Ok(response.encode_to_vec()))
-}
-
-fn answer(ticket: Ticket, outcome: Result<Vec<u8>, Status>) -> Reply {
-    Reply {
-        stream: ticket.stream,
-        method: ticket.method,
-        outcome: outcome.map(Into::into),
-        part: Part::Whole,
-    }
+    response.encode_to_vec().into()
 }
 
 fn internal(fault: &dyn std::fmt::Display) -> Status {

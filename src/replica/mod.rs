@@ -9,6 +9,7 @@
 
 pub mod answer;
 pub mod auto_compaction;
+pub mod backlog;
 pub mod boot;
 #[cfg(debug_assertions)]
 mod bounds;

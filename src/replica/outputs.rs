@@ -114,6 +114,24 @@ pub struct Requested {
 }
 
 impl Outputs {
+    /// A call has this answer.
+    pub fn answer(&mut self, ticket: Ticket, outcome: Result<Bytes, impl Into<Status>>) {
+        self.replies.push((ticket, Reply::whole(ticket, outcome)));
+    }
+
+    /// A call has no answer, for this reason.
+    pub fn refuse(&mut self, ticket: Ticket, why: impl Into<Status>) {
+        self.replies.push((ticket, Reply::refusal(ticket, why)));
+    }
+
+    /// Bytes of the answers that have come since there were so many.
+    pub fn bytes_since(&self, answered: usize) -> usize {
+        self.replies[answered..]
+            .iter()
+            .map(|(_, reply)| reply.message_bytes())
+            .sum()
+    }
+
     /// An answer to a write, or why it is dropped: a large one where those of this turn are too many bytes already.
     pub fn take_answer(&mut self, message: Bytes, limits: &Limits) -> Result<Bytes, Status> {
         let answer_bytes = self.answer_bytes + message.len();

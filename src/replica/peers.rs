@@ -7,7 +7,7 @@ use raft::eraftpb::MessageType;
 
 use super::{
     Fault, answer,
-    cycle::{Publication, refusal},
+    cycle::Publication,
     drive::{Home, Progress},
     leases,
     relay::is_of_peer,
@@ -17,6 +17,7 @@ use crate::{
     base::{MemberId, Monotonic, Reject},
     host::{Host, Map, mailbox},
     peer::{News, Parcel, Peer},
+    propose::Reply,
 };
 
 /// Parts of a snapshot (256 KiB at most) that wait for who sends it.
@@ -91,7 +92,7 @@ impl<H: Host, M: Map> Home<H, M> {
             } else {
                 Reject::TooManyRequests
             };
-            progress.outputs.replies.push((ticket, refusal(ticket, reject)));
+            progress.outputs.replies.push((ticket, Reply::refusal(ticket, reject)));
         }
         if progress.relay.is_empty() {
             return;
@@ -99,8 +100,7 @@ impl<H: Host, M: Map> Home<H, M> {
         let leader = self.replica.consensus().leader();
         for call in progress.relay.expire(now) {
             let reject = leader.map_or(Reject::NoLeader, |_| Reject::Timeout);
-            let reply = refusal(call.ticket, reject);
-            progress.outputs.replies.push((call.ticket, reply));
+            progress.outputs.refuse(call.ticket, reject);
         }
         match leader {
             Some(leader) if leader == self.identity.member_id => {

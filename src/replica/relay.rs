@@ -5,7 +5,6 @@ use std::{collections::BTreeMap, time::Duration};
 
 use slab::Slab;
 
-use super::cycle::refusal;
 use crate::{
     base::{MemberId, Monotonic, Reject},
     peer::{Answer, Asker, Question},
@@ -139,7 +138,12 @@ impl Relay {
         self.taken_in.clear();
         let waiting = std::mem::take(&mut self.passed_on).into_values();
         waiting
-            .map(|waiting| (waiting.call.ticket, refusal(waiting.call.ticket, Reject::Stopped)))
+            .map(|waiting| {
+                (
+                    waiting.call.ticket,
+                    Reply::refusal(waiting.call.ticket, Reject::Stopped),
+                )
+            })
             .collect()
     }
 
@@ -267,10 +271,10 @@ mod tests {
         assert!(is_of_peer(&call) && !is_of_peer(&keep_alive(1)));
         assert!(
             relay
-                .answer(call.ticket, refusal(call.ticket, Reject::NoLeader))
+                .answer(call.ticket, Reply::refusal(call.ticket, Reject::NoLeader))
                 .is_none()
         );
         let own = keep_alive(1).ticket;
-        assert!(relay.answer(own, refusal(own, Reject::NoLeader)).is_some());
+        assert!(relay.answer(own, Reply::refusal(own, Reject::NoLeader)).is_some());
     }
 }

@@ -11,11 +11,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use bytes::Bytes;
 
-use super::{
-    cycle::{Replica, refusal},
-    file_work::FileWorks,
-    outputs::Outputs,
-};
+use super::{cycle::Replica, file_work::FileWorks, outputs::Outputs};
 use crate::{
     backend::Backend,
     base::{Monotonic, Reject},
@@ -152,9 +148,7 @@ impl Scans {
     pub fn abandon(&mut self, outputs: &mut Outputs) {
         let lists = self.resting.drain(..).chain(self.waiting.drain(..));
         for scan in self.turns.drain(..).chain(lists).chain(self.hashes.drain(..)) {
-            outputs
-                .replies
-                .push((scan.ticket, refusal(scan.ticket, Reject::Timeout)));
+            outputs.refuse(scan.ticket, Reject::Timeout);
         }
         self.keys_held = 0;
     }
@@ -213,9 +207,7 @@ impl Scans {
                     return self.resting.push(scan);
                 }
                 Some(_) if desk.is_full() => {
-                    outputs
-                        .replies
-                        .push((scan.ticket, refusal(scan.ticket, status::unread())));
+                    outputs.refuse(scan.ticket, status::unread());
                     return self.end(scan.pinned_revision, scan.keys_held, replica);
                 }
                 Some(_) => {}
@@ -237,7 +229,7 @@ impl Scans {
                 rest
             }
             Step::Refused(status) => {
-                outputs.replies.push((ticket, refusal(ticket, status)));
+                outputs.refuse(ticket, status);
                 None
             }
             Step::Hashed(hasher, revision) => {

@@ -2,7 +2,7 @@
 //! server.
 
 use super::{
-    cycle::{Publication, Replica, Waiter, refusal},
+    cycle::{Publication, Replica, Waiter},
     outputs::Outputs,
 };
 use crate::{
@@ -22,10 +22,9 @@ impl<T: Tree> Replica<T> {
         let timeout = u64::try_from(self.options.request_timeout.as_nanos()).unwrap_or(u64::MAX);
         let earliest = Monotonic(now.0.saturating_sub(timeout));
         while let Some(call) = self.reads.pop_expired(earliest) {
+            self.reads_bytes -= call.memory_bytes();
             self.refused.reads += 1;
-            outputs
-                .replies
-                .push((call.ticket, refusal(call.ticket, Reject::Timeout)));
+            outputs.refuse(call.ticket, Reject::Timeout);
         }
     }
 
@@ -48,9 +47,8 @@ impl<T: Tree> Replica<T> {
             self.give_up(waiter, Reject::Stopped, outputs);
         }
         while let Some(call) = self.reads.pop_expired(Monotonic(u64::MAX)) {
-            outputs
-                .replies
-                .push((call.ticket, refusal(call.ticket, Reject::Stopped)));
+            self.reads_bytes -= call.memory_bytes();
+            outputs.refuse(call.ticket, Reject::Stopped);
         }
     }
 
@@ -59,10 +57,10 @@ impl<T: Tree> Replica<T> {
         match waiter {
             Waiter::Client { ticket, entry_bytes } => {
                 self.waiting_bytes -= entry_bytes;
-                outputs.replies.push((ticket, refusal(ticket, reject)));
+                outputs.refuse(ticket, reject);
             }
             Waiter::Held(ticket, reply) => outputs.replies.push((ticket, reply)),
-            Waiter::Read(call) => outputs.replies.push((call.ticket, refusal(call.ticket, reject))),
+            Waiter::Read(call) => outputs.refuse(call.ticket, reject),
             Waiter::Publication => self.publication = Publication::Due,
             Waiter::Own => {}
         }

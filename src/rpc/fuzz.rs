@@ -17,7 +17,7 @@ use crate::{
     config::{AllowList, MetricsLevel},
     limits::Limits,
     ops::process::ProcessFacts,
-    propose::{Call, Method, Part, Reply},
+    propose::{Call, Method, Reply},
     watch::{ResponseIdentity, WatchHub, WatchLimits},
     wire::{
         server::ServerOptions,
@@ -76,13 +76,7 @@ fn answer_all(service: &Service) -> usize {
             0 => Ok(Bytes::from_static(b"\x0a\x02\x18\x01")),
             _ => Err(Status::new(Code::Unavailable, "etcdserver: no leader")),
         };
-        let reply = Reply {
-            stream: ticket.stream,
-            method: ticket.method,
-            outcome,
-            part: Part::Whole,
-        };
-        service.desk.reply(ticket, reply);
+        service.desk.reply(ticket, Reply::whole(ticket, outcome));
     }
     count
 }

@@ -196,6 +196,8 @@ pub fn limits(random: &mut Random) -> Limits {
         scan_keys_held_max: [0, 3],
         connection_answers_bytes_max: [4_000, 60_000],
         turn_answers_bytes_max: [1_000, 40_000],
+        turn_reads_bytes_max: [1, 2_000],
+        reads_pending_bytes_max: [2_000, 20_000],
     };
     // What must have room in another has it.
     limits.backend_batch_bytes_max = limits.backend_batch_bytes_max.min(limits.backend_open_bytes_max);

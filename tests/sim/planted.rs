@@ -65,11 +65,11 @@ mod here {
         (LeaseImmortal, 1, 5),
         (LogSyncSkipped, 1, 5),
         (MetaBeforeData, 13, 120),
-        (PagesReusedEarly, 12, 50),
+        (PagesReusedEarly, 60, 200),
         (PreviousForgotten, 1, 5),
         (ProgressAhead, 17, 20),
         (SegmentNameUnsynced, 3, 10),
-        (SnapshotUnpinned, 2, 100),
+        (SnapshotUnpinned, 60, 200),
         (SyncErrorRetried, 161, 400),
         (WriteErrorIgnored, 9, 150),
     ];

@@ -12,12 +12,13 @@ use std::{
 use super::{Arrival, Inward, Outward, WatchWord, Word};
 use crate::{
     host::{Host, Receiver, Sender},
-    propose::{Method, Part, Reply, Ticket},
+    propose::{Method, Reply, Ticket},
     rpc::{
         desk::{Desk, Outbox, Woken},
         http::Port,
         watch::{WatchStream, Watches},
     },
+    wire::status::Status,
 };
 
 /// Time that fronts have to take what home tells them last.
@@ -233,7 +234,7 @@ impl<H: Host, C> Carrier<H, C> {
                 let taken = self.watches.get(&place).map(|watch| watch.stream.take(request));
                 if let Some(Err(status)) = taken {
                     self.watches.remove(&place);
-                    let reply = watch_reply(ticket.stream, Err(status));
+                    let reply = Reply::refusal(ticket, status);
                     self.bridge.desk.reply(ticket, reply);
                 } else {
                     // What is refused at once is told at once.
@@ -289,17 +290,8 @@ fn pop_responses(watches: &mut FarWatches, outbox: &Outbox, replies: &mut Vec<(T
             && let Some(response) = watch.stream.pop()
         {
             watch.credit_bytes -= response.len() as i64;
-            replies.push((watch.ticket, watch_reply(watch.ticket.stream, Ok(response))));
+            replies.push((watch.ticket, Reply::whole(watch.ticket, Ok::<_, Status>(response))));
         }
-    }
-}
-
-fn watch_reply(stream: u32, outcome: Result<bytes::Bytes, crate::wire::status::Status>) -> Reply {
-    Reply {
-        stream,
-        method: Method::Watch,
-        outcome,
-        part: Part::Whole,
     }
 }
 
