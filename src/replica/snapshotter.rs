@@ -87,7 +87,8 @@ impl<H: Host> Snapshotter<H> {
             last_index,
             last_growth: 0,
             stage: Stage::Idle,
-            next_purge: now + PURGE_INTERVAL,
+            // As with etcd: a server that is started often must purge, too.
+            next_purge: now,
             is_purging: Rc::new(RefCell::new(Some(Ok(())))),
         }
     }

@@ -12,13 +12,14 @@ mod load;
 mod model;
 
 use std::{
-    env,
+    env, fs,
     rc::Rc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use model::{Model, Random};
 use support::{
+    client::Client,
     process::{Plain, Process, Program, on_this_thread},
     world::{Stop, World},
 };
@@ -35,6 +36,50 @@ fn etcd_keeps_what_it_acknowledged() {
         return;
     }
     crash(Program::Etcd, &["--snapshot-count=300"]);
+}
+
+#[test]
+fn old_files_go_when_ringd_starts() {
+    purge(Program::Ringd);
+}
+
+#[test]
+fn old_files_go_when_etcd_starts() {
+    if Program::Etcd.path().is_none() {
+        println!("skipped: ETCD_BIN does not name a real etcd");
+        return;
+    }
+    purge(Program::Etcd);
+}
+
+/// A server that never lives for the half minute between two purges must not keep all that it ever wrote.
+fn purge(program: Program) {
+    let mut process = Process::start(program, &["--snapshot-count=20", "--max-snapshots=2"]);
+    let address = process.address();
+    on_this_thread(async {
+        let world: Rc<dyn World> = Rc::new(Plain { address });
+        let client = Client::connect(&world).await;
+        for index in 0..200 {
+            client.put(format!("k{}", index % 7), "v").await;
+        }
+    });
+    process.kill();
+    let before = snapshots(&process);
+    assert!(before > 4, "{before} snapshots of 200 entries");
+    process.start_again();
+    let until = Instant::now() + Duration::from_secs(15);
+    while snapshots(&process) > 2 {
+        assert!(Instant::now() < until, "{} are still there", snapshots(&process));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn snapshots(process: &Process) -> usize {
+    let names = fs::read_dir(process.data_dir().join("member/snap")).expect("the directory of snapshots");
+    let paths = names.map(|name| name.expect("a name").path());
+    paths
+        .filter(|path| path.extension().is_some_and(|extension| extension == "snap"))
+        .count()
 }
 
 fn rounds() -> u32 {

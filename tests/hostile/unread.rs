@@ -1,11 +1,25 @@
 //! Clients that ask and do not read: answers to reads and to writes, lists, and requests that wait behind all of these.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    fs,
+    net::SocketAddr,
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 use prost::Message;
 use ringd::{limits::Limits, wire::proto::etcdserverpb as pb};
 
-use crate::{Held, MIB, all_of_it, client, fill, raw::Raw, withstand, withstand_with};
+use crate::{
+    Held, MIB, all_of_it, client, fill,
+    raw::Raw,
+    support::{
+        client::Client,
+        process::{Plain, Process, Program, on_this_thread},
+        world::World,
+    },
+    withstand, withstand_with,
+};
 
 const LIMITS: Limits = Limits::DEFAULT;
 const RANGE: &str = "/etcdserverpb.KV/Range";
@@ -180,4 +194,56 @@ fn sorted_lists_and_hashes_are_bounded() {
             Box::new(held) as Held
         },
     );
+}
+
+/// Processor time that a process has had: a hundredth of a second for each tick.
+fn processor_time(pid: u32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the server runs");
+    let (_, fields) = stat.rsplit_once(')').expect("a name in parentheses");
+    let ticks = fields.split_whitespace().skip(11).take(2);
+    Duration::from_millis(10 * ticks.map(|ticks| ticks.parse::<u64>().expect("ticks")).sum::<u64>())
+}
+
+/// A compaction must not take what a list still reads. It waits for one whose client does not read, without using the
+/// processor meanwhile, and no longer than 10 s: then the rest of the list is put into memory, and the client still has all.
+#[test]
+fn a_compaction_waits_a_while_for_a_list_that_nobody_reads() {
+    const KEYS: usize = 600;
+    let mut process = Process::start(Program::Ringd, &[]);
+    let (address, pid) = (process.address(), process.pid().expect("it runs"));
+    on_this_thread(async {
+        let writer = client(address).await;
+        fill(&writer, KEYS, 16 << 10).await;
+        let world: Rc<dyn World> = Rc::new(Plain { address });
+        let reader = Client::connect_with_window(&world, 65_535).await;
+        let mut list = reader.stream(RANGE).await;
+        list.send(&all_of_it());
+        list.half_close();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let revision = writer
+            .put("big/00000", "later")
+            .await
+            .header
+            .expect("a header")
+            .revision;
+        let (began, before) = (Instant::now(), processor_time(pid));
+        writer.compact(revision).await;
+        let (waited, used) = (began.elapsed(), processor_time(pid) - before);
+        println!("a compaction waited {waited:.1?} for a list that nobody reads; the server used {used:.1?} meanwhile");
+        assert!(
+            waited > Duration::from_secs(5),
+            "the list was in nobody's way: {waited:?}"
+        );
+        assert!(waited < Duration::from_secs(30), "{waited:?}");
+        assert!(used < waited / 2, "the server was busy for {used:?} of {waited:?}");
+        let listed = list.only_message().await.expect("a list that goes on");
+        let listed = pb::RangeResponse::decode(listed).expect("a response");
+        assert_eq!(listed.kvs.len(), KEYS);
+        assert_eq!(
+            listed.kvs[0].value.len(),
+            16 << 10,
+            "the list is of when it was asked for"
+        );
+    });
+    assert!(process.exited().is_none(), "the server ended\n{}", process.log_tail());
 }
