@@ -93,6 +93,7 @@ impl Bench {
             cluster_id: ClusterId(0xcdf8_1819_4e3a_8c32),
             member_id: MemberId(0x8e9e_05c5_2164_694d),
             quota_bytes: Some(1 << 31),
+            answer_bytes_max: usize::MAX,
             learners_max: 1,
             lease: LessorConfig::default(),
             snapshot: EntryAt::default(),

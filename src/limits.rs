@@ -56,6 +56,9 @@ pub struct Limits {
     pub connection_unsent_bytes_max: usize,
     /// Bytes of answers that wait for one client beyond which answers to what was under way already are dropped.
     pub connection_answers_bytes_max: usize,
+    /// Bytes that the answer to a transaction, or to a deletion with what was there, may have; such an answer is in memory as a
+    /// whole, and a transaction may ask for everything many times over.
+    pub answer_bytes_max: usize,
     /// Bytes of answers to writes that one turn may make before the large ones are dropped.
     pub turn_answers_bytes_max: usize,
     /// Bytes of answers to reads of several keys that one turn may make before further such reads wait for the next.
@@ -126,7 +129,8 @@ impl Limits {
         scan_slice_bytes_max: 128 * 1024,
         connection_unsent_bytes_max: 4 << 20,
         connection_answers_bytes_max: 64 << 20,
-        turn_answers_bytes_max: 256 << 20,
+        answer_bytes_max: 128 << 20,
+        turn_answers_bytes_max: 128 << 20,
         turn_reads_bytes_max: 4 << 20,
         reads_pending_bytes_max: 256 << 20,
         all_unsent_bytes_max: 512 << 20,

@@ -329,6 +329,7 @@ fn apply(count: u64) -> u64 {
         cluster_id: ClusterId(7),
         member_id: MemberId(1),
         quota_bytes: Some(1 << 31),
+        answer_bytes_max: usize::MAX,
         learners_max: 1,
         lease: LessorConfig::default(),
         snapshot: EntryAt::default(),

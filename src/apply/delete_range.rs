@@ -4,13 +4,13 @@ use bytes::Bytes;
 
 use super::{
     outcome::Applied,
-    respond::{self, Header},
+    respond::{self, AnswerRoom, Header},
     state::State,
     tree::Tree,
 };
 use crate::base::Reject;
 use crate::lease::Lessor;
-use crate::mvcc::{Span, WriteTxn};
+use crate::mvcc::{Deleted, Span, WriteTxn};
 use crate::wire::proto::etcdserverpb::{AlarmType, DeleteRangeRequest};
 
 impl<T: Tree> State<T> {
@@ -20,9 +20,16 @@ impl<T: Tree> State<T> {
         }
         let form = self.header;
         let mut txn = self.store.begin(&mut self.tree, self.previous_records);
-        let response = delete_range(&mut txn, &mut self.lessor, request, |revision| form.at(revision));
+        let mut room = AnswerRoom::new(self.answer_bytes_max);
+        let response = delete_range(
+            &mut txn,
+            &mut self.lessor,
+            request,
+            |revision| form.at(revision),
+            &mut room,
+        );
         let commit = txn.end();
-        self.written(response, commit, true)
+        self.written(room.answer(response), commit, true)
     }
 }
 
@@ -32,22 +39,28 @@ pub(super) fn delete_range<T: Tree>(
     lessor: &mut Lessor,
     request: &DeleteRangeRequest,
     header_at: impl FnOnce(i64) -> Header,
+    room: &mut AnswerRoom,
 ) -> Bytes {
     let outcome = txn.delete_range(Span::from_request(&request.key, &request.range_end));
     for deleted in &outcome.deleted {
         lessor.detach(&deleted.key);
     }
-    let previous: Vec<Bytes> = match request.prev_kv {
+    let previous = match request.prev_kv {
         false => Vec::new(),
-        true => {
-            let records = outcome
-                .deleted
-                .iter()
-                .map(|deleted| txn.record_bytes(deleted.previous.modified));
-            records
-                .map(|record| record.expect("an indexed put has its record"))
-                .collect()
-        }
+        true => previous_records(txn, &outcome.deleted, room),
     };
     respond::delete_range_response(&header_at(outcome.revision), outcome.deleted.len(), &previous)
+}
+
+/// What was deleted, as far as it is known that the answer has room for it.
+fn previous_records<T: Tree>(txn: &WriteTxn<'_, T>, deleted: &[Deleted], room: &mut AnswerRoom) -> Vec<Bytes> {
+    const KNOWN: &str = "an indexed put has its record";
+    let revisions = || deleted.iter().map(|deleted| deleted.previous.modified);
+    let bytes = revisions().map(|revision| txn.record(revision).expect(KNOWN).len());
+    match room.take(bytes.sum()) {
+        true => revisions()
+            .map(|revision| txn.record_bytes(revision).expect(KNOWN))
+            .collect(),
+        false => Vec::new(),
+    }
 }

@@ -36,7 +36,7 @@ impl<T: Tree> State<T> {
             ttl: granted.ttl,
             error: String::new(),
         };
-        self.written(response.encode_to_vec().into(), None, fits)
+        self.written(Ok(response.encode_to_vec().into()), None, fits)
     }
 
     /// The keys go in one revision, in their order, so that all members number the deletions alike; and the lease goes
@@ -59,7 +59,7 @@ impl<T: Tree> State<T> {
         self.lessor.remove(id);
         self.tree.delete(Bucket::Lease, &record::key(id));
         let header = self.header.at(self.store.current_revision());
-        self.written(respond::header_only(&header), commit, true)
+        self.written(Ok(respond::header_only(&header)), commit, true)
     }
 
     pub(super) fn apply_lease_checkpoint(&mut self, request: &LeaseCheckpointRequest, now: Monotonic) -> Applied {
@@ -74,7 +74,7 @@ impl<T: Tree> State<T> {
             }
         }
         let header = self.header.at(self.store.current_revision());
-        self.written(respond::header_only(&header), None, true)
+        self.written(Ok(respond::header_only(&header)), None, true)
     }
 
     /// Answers LeaseTimeToLive on the primary. A lease that does not exist has -1 seconds left, which is no error. Refuses

@@ -14,7 +14,7 @@
 //! - [`State::apply`]: a committed normal entry. [`State::plan_conf_change`] and [`State::finish_conf_change`]: around
 //!   raft's own step, for a committed configuration change.
 //! - [`State::seal`]: what must stand in the same commit as everything applied so far.
-//! - [`State::read_range`], [`State::read_txn`], [`State::lease_time_to_live`], [`State::lease_leases`],
+//! - [`State::read_range`], [`State::read_txn`] ([`State::begin_read_txn`] for long ones), [`State::lease_time_to_live`], [`State::lease_leases`],
 //!   [`State::alarm_list`], [`State::member_list`]: reads that do not pass the log, as encoded responses.
 //! - [`State::lessor_mut`], [`State::members`], [`State::store_and_tree`], [`State::tree_mut`]: for the leader's leases,
 //!   peers, compactions, hashes and the backend's commits.
@@ -50,4 +50,5 @@ pub use open::{OpenFault, restore_store};
 pub use outcome::{Answer, Applied, ApplyFault, ConfChangePlan, Effect, EntryAt};
 pub use state::{State, StateConfig};
 pub use tree::Tree;
+pub use txn::put_range_head;
 pub use view::range_query;

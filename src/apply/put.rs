@@ -31,7 +31,7 @@ impl<T: Tree> State<T> {
         let header = self.header.at(txn.begin_revision() + 1);
         let response = put(&mut txn, &mut self.lessor, request, &header);
         let commit = txn.end();
-        self.written(response, commit, fits)
+        self.written(Ok(response), commit, fits)
     }
 }
 

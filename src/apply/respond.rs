@@ -7,7 +7,8 @@
 use bytes::{BufMut, Bytes};
 use prost::encoding::{encode_varint, encoded_len_varint};
 
-use crate::base::{ClusterId, MemberId, Term};
+use super::outcome::Answer;
+use crate::base::{ClusterId, MemberId, Reject, Term};
 use crate::wire::proto::etcdserverpb::ResponseHeader;
 
 /// The header of every response of this member, but for the revision.
@@ -93,6 +94,43 @@ impl HeaderForm {
             member_id: self.member_id.0,
             revision,
             raft_term: self.term.0,
+        }
+    }
+}
+
+/// What an answer may still have of what is larger than its request: keys and values. Beyond it none is made, of which the
+/// client is told ([`Reject::AnswerTooLarge`]); what was asked for is carried out all the same.
+pub(super) struct AnswerRoom {
+    left: usize,
+    is_exceeded: bool,
+}
+
+impl AnswerRoom {
+    pub(super) fn new(bytes_max: usize) -> AnswerRoom {
+        AnswerRoom {
+            left: bytes_max,
+            is_exceeded: false,
+        }
+    }
+
+    /// Whether there is room for so many bytes; once there was not, there is none.
+    pub(super) fn take(&mut self, bytes: usize) -> bool {
+        match self.left.checked_sub(bytes).filter(|_| !self.is_exceeded) {
+            Some(left) => self.left = left,
+            None => self.is_exceeded = true,
+        }
+        !self.is_exceeded
+    }
+
+    pub(super) fn is_exceeded(&self) -> bool {
+        self.is_exceeded
+    }
+
+    /// The answer, unless something had no room in it.
+    pub(super) fn answer(self, response: Bytes) -> Answer {
+        match self.is_exceeded {
+            true => Err(Reject::AnswerTooLarge),
+            false => Ok(response),
         }
     }
 }

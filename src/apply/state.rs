@@ -7,7 +7,7 @@ use super::{
     decode::{self, Command},
     member::restore_membership,
     open::{OpenFault, open_auth, open_lessor, stored_number},
-    outcome::{Applied, ApplyFault, Effect, EntryAt},
+    outcome::{Answer, Applied, ApplyFault, Effect, EntryAt},
     quota,
     respond::HeaderForm,
     tree::Tree,
@@ -36,6 +36,8 @@ pub struct StateConfig {
     pub member_id: MemberId,
     /// Bytes that the database may occupy; `None` for no quota. See [`quota::quota_bytes`].
     pub quota_bytes: Option<u64>,
+    /// Bytes that the answer to a transaction or a deletion may have at most ([`crate::limits::Limits::answer_bytes_max`]).
+    pub answer_bytes_max: usize,
     /// Learners that the cluster may have.
     pub learners_max: usize,
     /// Leases.
@@ -59,6 +61,7 @@ pub struct State<T: Tree> {
     pub(super) config: StateConfig,
     pub(super) header: HeaderForm,
     pub(super) previous_records: PreviousRecords,
+    pub(super) answer_bytes_max: usize,
     pub(super) conf_state: Option<ConfState>,
     pub(super) is_conf_state_dirty: bool,
     applied: EntryAt,
@@ -104,6 +107,7 @@ impl<T: Tree> State<T> {
             replayed: config.snapshot_members.clone(),
             alarms,
             header: HeaderForm::new(config.cluster_id, config.member_id, applied.term),
+            answer_bytes_max: config.answer_bytes_max,
             config,
             previous_records: PreviousRecords::Skip,
             conf_state,
@@ -242,10 +246,10 @@ impl<T: Tree> State<T> {
     /// What a write came to. One that did not fit is in place on every member, but its client is told that there is no
     /// space, and an alarm is to keep the next ones out.
     #[inline]
-    pub(super) fn written(&self, response: Bytes, commit: Option<Commit>, fits: bool) -> Applied {
+    pub(super) fn written(&self, answer: Answer, commit: Option<Commit>, fits: bool) -> Applied {
         Applied {
             request_id: None,
-            answer: Some(if fits { Ok(response) } else { Err(Reject::NoSpace) }),
+            answer: Some(if fits { answer } else { Err(Reject::NoSpace) }),
             commit,
             effect: (!fits).then_some(Effect::RaiseAlarm(AlarmType::Nospace)),
         }
@@ -269,6 +273,12 @@ impl<T: Tree> State<T> {
     /// An encoded response header at a revision; 0 for one that shows none.
     pub fn encoded_header(&self, revision: i64) -> Bytes {
         Bytes::copy_from_slice(self.header.at(revision).as_slice())
+    }
+
+    /// Bytes that the answer to the next entry may have: fewer than [`StateConfig::answer_bytes_max`] where others were made in the
+    /// same turn. What is beyond is refused with [`Reject::AnswerTooLarge`].
+    pub fn set_answer_bytes_max(&mut self, bytes: usize) {
+        self.answer_bytes_max = bytes.min(self.config.answer_bytes_max);
     }
 
     /// Whether events are to carry the records that they replace: whether any watcher asked for them.

@@ -108,6 +108,7 @@ pub(crate) fn config() -> StateConfig {
         cluster_id: CLUSTER,
         member_id: MEMBER,
         quota_bytes: Some(1_000_000),
+        answer_bytes_max: usize::MAX,
         learners_max: 1,
         lease: LessorConfig::default(),
         snapshot: EntryAt::default(),

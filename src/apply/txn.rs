@@ -15,14 +15,14 @@ use super::{
     outcome::{Answer, Applied},
     put::put,
     quota,
-    respond::{self, Header},
+    respond::{self, AnswerRoom, Header},
     state::State,
     tree::Tree,
     view::{Settled, View, range_query},
 };
 use crate::base::{LeaseId, Reject};
 use crate::lease::Lessor;
-use crate::mvcc::{WriteTxn, encode_range_response};
+use crate::mvcc::{RangeEncoder, WriteTxn};
 use crate::wire::proto::etcdserverpb::{
     AlarmType, PutRequest, RangeRequest, RequestOp, TxnRequest, request_op::Request,
 };
@@ -54,19 +54,22 @@ impl<T: Tree> State<T> {
             };
         }
         let mut txn = self.store.begin(&mut self.tree, self.previous_records);
+        let mut room = AnswerRoom::new(self.answer_bytes_max);
         let mut executor = Executor {
             txn: &mut txn,
             lessor: &mut self.lessor,
             path: path.iter(),
+            room: &mut room,
         };
         let (succeeded, responses) = executor.branch(request);
         let header = self.header.at(txn.revision());
         let response = txn_response(&header, succeeded, &responses);
         let commit = txn.end();
-        self.written(response, commit, fits)
+        self.written(room.answer(response), commit, fits)
     }
 
-    /// Answers a Txn that changes nothing ([`check::is_txn_read_only`]) from the present state.
+    /// Answers a Txn that changes nothing ([`check::is_txn_read_only`]) from the present state. One that may be long is better
+    /// read in slices: see [`State::begin_read_txn`].
     pub fn read_txn(&self, request: &TxnRequest) -> Answer {
         assert!(
             check::is_txn_read_only(request),
@@ -79,15 +82,36 @@ impl<T: Tree> State<T> {
     fn read_txn_on(&self, request: &TxnRequest, path: &[bool]) -> Answer {
         let view = self.settled();
         let succeeded = path[0];
+        let mut room = AnswerRoom::new(self.config.answer_bytes_max);
         let mut responses = Vec::new();
-        for op in branch_ops(request, succeeded) {
-            let Some(Request::RequestRange(range)) = &op.request else {
-                continue;
-            };
-            put_response_op(&mut responses, 1, &range_response(&view, range)?);
+        for range in branch_ranges(request, succeeded) {
+            if let Some(response) = range_response(&view, range, &mut room)? {
+                put_response_op(&mut responses, 1, &response);
+            }
         }
         let header = self.header.at(self.store.current_revision());
-        Ok(txn_response(&header, succeeded, &responses))
+        room.answer(txn_response(&header, succeeded, &responses))
+    }
+
+    /// Begins to read a Txn that changes nothing in slices: compares, and says what its answer begins with and which ranges of
+    /// the present revision are to follow, each by [`put_range_head`] and what that announces.
+    ///
+    /// # Errors
+    /// As [`State::read_txn`].
+    pub fn begin_read_txn(&self, request: &TxnRequest) -> Result<(Bytes, Vec<RangeRequest>), Reject> {
+        let succeeded = self.txn_path(request)?[0];
+        let revision = self.store.current_revision();
+        let at_present = |range: &RangeRequest| RangeRequest {
+            revision: if range.revision > 0 { range.revision } else { revision },
+            ..range.clone()
+        };
+        let ranges = branch_ranges(request, succeeded).map(at_present).collect();
+        Ok((txn_response(&self.header.at(revision), succeeded, &[]), ranges))
+    }
+
+    /// The header of a range within a transaction: it holds the revision alone.
+    pub fn nested_header(&self, revision: i64) -> Bytes {
+        Bytes::copy_from_slice(Header::nested(revision).as_slice())
     }
 
     /// Compares, and checks what the path meets.
@@ -145,6 +169,15 @@ fn branch_ops(request: &TxnRequest, succeeded: bool) -> &[RequestOp] {
     if succeeded { &request.success } else { &request.failure }
 }
 
+fn branch_ranges(request: &TxnRequest, succeeded: bool) -> impl Iterator<Item = &RangeRequest> {
+    branch_ops(request, succeeded)
+        .iter()
+        .filter_map(|op| match &op.request {
+            Some(Request::RequestRange(range)) => Some(range),
+            _ => None,
+        })
+}
+
 /// All comparisons see the state before the transaction.
 fn compare_into_path<V: View>(view: &V, request: &TxnRequest, path: &mut Vec<bool>) {
     let succeeded = compare::all_hold(view, &request.compare);
@@ -161,6 +194,7 @@ struct Executor<'a, 'store, 'path, T: Tree> {
     txn: &'a mut WriteTxn<'store, T>,
     lessor: &'a mut Lessor,
     path: std::slice::Iter<'path, bool>,
+    room: &'a mut AnswerRoom,
 }
 
 impl<T: Tree> Executor<'_, '_, '_, T> {
@@ -174,21 +208,26 @@ impl<T: Tree> Executor<'_, '_, '_, T> {
         for op in branch_ops(request, succeeded) {
             match &op.request {
                 Some(Request::RequestRange(range)) => {
-                    let response = range_response(self.txn, range).expect("revisions were checked before");
-                    put_response_op(&mut responses, 1, &response);
+                    let response = range_response(self.txn, range, self.room).expect("revisions were checked before");
+                    if let Some(response) = response {
+                        put_response_op(&mut responses, 1, &response);
+                    }
                 }
                 Some(Request::RequestPut(request)) => {
                     let header = Header::nested(self.txn.begin_revision() + 1);
                     put_response_op(&mut responses, 2, &put(self.txn, self.lessor, request, &header));
                 }
                 Some(Request::RequestDeleteRange(request)) => {
-                    let response = delete_range(self.txn, self.lessor, request, Header::nested);
+                    let response = delete_range(self.txn, self.lessor, request, Header::nested, self.room);
                     put_response_op(&mut responses, 3, &response);
                 }
                 Some(Request::RequestTxn(nested)) => {
                     let (succeeded, nested) = self.branch(nested);
-                    // Its header is there, and empty.
-                    put_response_op(&mut responses, 4, &txn_response(&Header::nested(0), succeeded, &nested));
+                    // At each level it is copied, and counts anew.
+                    if self.room.take(nested.len()) {
+                        // Its header is there, and empty.
+                        put_response_op(&mut responses, 4, &txn_response(&Header::nested(0), succeeded, &nested));
+                    }
                 }
                 None => respond::put_field(&mut responses, TAG_RESPONSES, &[]),
             }
@@ -197,16 +236,23 @@ impl<T: Tree> Executor<'_, '_, '_, T> {
     }
 }
 
-/// A range within a transaction: its header holds the revision alone.
-fn range_response<V: View>(view: &V, request: &RangeRequest) -> Answer {
+/// A range within a transaction: its header holds the revision alone. `None` if the answer has no room for it.
+fn range_response<V: View>(view: &V, request: &RangeRequest, room: &mut AnswerRoom) -> Result<Option<Bytes>, Reject> {
+    if room.is_exceeded() {
+        return Ok(None);
+    }
     let result = view.range(&range_query(request))?;
-    let header = Header::nested(result.revision);
-    Ok(encode_range_response(
-        view.records(),
-        header.as_slice(),
-        &result,
-        request.keys_only,
-    ))
+    let mut encoder = RangeEncoder::new(Header::nested(result.revision).as_slice(), result, request.keys_only);
+    while !encoder.measure(view.records(), usize::MAX) {}
+    Ok(room
+        .take(encoder.encoded_len())
+        .then(|| encoder.chunk(view.records(), usize::MAX).unwrap_or_default()))
+}
+
+/// Appends the head of a range's response in the answer to a Txn; `response_bytes` of that follow.
+pub fn put_range_head(answer: &mut Vec<u8>, response_bytes: usize) {
+    respond::put_field_head(answer, TAG_RESPONSES, respond::field_len(response_bytes));
+    respond::put_field_head(answer, 1, response_bytes);
 }
 
 /// Appends a response to `responses`, as the `ResponseOp` of a `TxnResponse`.

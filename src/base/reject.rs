@@ -9,6 +9,7 @@ pub enum Reject {
     ValueProvided,
     LeaseProvided,
     TooManyOps,
+    AnswerTooLarge,
     DuplicateKey,
     InvalidClientApiVersion,
     InvalidSortOption,

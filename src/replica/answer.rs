@@ -13,7 +13,7 @@ use crate::{
     propose::{Call, Read, Reply, Request, Ticket, Write},
     wire::proto::etcdserverpb::{
         DowngradeInfo, LeaseCheckpoint, LeaseCheckpointRequest, LeaseKeepAliveResponse, LeaseTimeToLiveResponse,
-        MemberListRequest, RangeRequest, ResponseHeader, StatusResponse,
+        MemberListRequest, RangeRequest, ResponseHeader, StatusResponse, TxnRequest, request_op,
     },
     wire::status::Status,
 };
@@ -56,6 +56,10 @@ pub fn read<M: Map>(
             Some(outcome) => outcome,
             None => return,
         },
+        Read::Txn(request) if is_long(replica, &request) => {
+            scans.queue_txn(call.ticket, request);
+            return;
+        }
         Read::Txn(request) => replica.state().read_txn(&request),
         Read::LeaseKeepAlive(request) => {
             let id = request.id;
@@ -82,6 +86,23 @@ pub fn read<M: Map>(
         Read::Barrier { .. } => Ok(Bytes::new()),
     };
     outputs.answer(call.ticket, outcome);
+}
+
+/// Whether a transaction that changes nothing goes by slices: what it may list is more than a turn should.
+fn is_long<M: Map>(replica: &Replica<Backend<M>>, request: &TxnRequest) -> bool {
+    let store = replica.state().store();
+    let ops = request.success.iter().chain(&request.failure);
+    let keys = ops.map(|op| match &op.request {
+        Some(request_op::Request::RequestRange(range)) if !range.range_end.is_empty() && !range.count_only => {
+            // Of the past there may have been more.
+            match range.revision <= 0 {
+                true => store.count(crate::apply::range_query(range).span),
+                false => u64::MAX,
+            }
+        }
+        _ => 1,
+    });
+    keys.fold(0, u64::saturating_add) > replica.limits().list_at_once_keys_max
 }
 
 /// `None` if the range goes by slices.

@@ -24,8 +24,8 @@ use crate::{
     mvcc::Compaction,
     propose::RequestIds,
     raft::{Consensus, MemoryLog, Timing},
-    snapshot::{SnapshotFiles, v2store},
-    wal::{LogEncoder, Replay, Wal, WalOptions, WalSnapshot},
+    snapshot::{SnapName, SnapshotFiles, v2store},
+    wal::{LogEncoder, Replay, Wal, WalFault, WalOptions, WalSnapshot},
     wire::proto::walpb,
 };
 
@@ -109,6 +109,7 @@ pub async fn boot<H: Host, M: Map>(
         cluster_id: log.cluster_id,
         member_id: log.member_id,
         quota_bytes: options.quota_bytes,
+        answer_bytes_max: options.replica.limits.answer_bytes_max,
         learners_max: options.learners_max,
         snapshot: EntryAt {
             index: LogIndex(metadata.index),
@@ -177,7 +178,18 @@ async fn reopen<H: Host>(host: &H, options: &BootOptions, snapshots: &SnapshotFi
         term: Term(snapshot.get_metadata().term),
         conf_state: Some(snapshot.get_metadata().get_conf_state().clone()),
     });
-    let (wal, mut encoder, mut replay) = Wal::open(host, directory, &from.unwrap_or_default(), options.wal).await?;
+    let from = from.unwrap_or_default();
+    let newest = known.iter().max_by_key(|snapshot| snapshot.index);
+    let (wal, mut encoder, mut replay) = match (Wal::open(host, directory, &from, options.wal).await, newest) {
+        (Err(lacks @ WalFault::FileNotFound { .. }), Some(newest)) if newest.index > from.index => {
+            let path = snapshots.path_of(SnapName {
+                term: newest.term,
+                index: newest.index,
+            });
+            return Err(Fault::SnapshotLost { path, lacks });
+        }
+        (opened, _) => opened?,
+    };
     let metadata =
         walpb::Metadata::decode(&replay.metadata[..]).map_err(|_| Fault::LogWithoutMetadata(directory.clone()))?;
     let (member_id, cluster_id) = (MemberId(metadata.node_id()), ClusterId(metadata.cluster_id()));

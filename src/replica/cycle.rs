@@ -37,7 +37,6 @@ use crate::{
     limits::Limits,
     propose::{Call, Read, Reply, Request, RequestIds, Ticket, Waiters, Write},
     raft::Consensus,
-    rpc::status::Status,
     wal::{Batch, LogEncoder, WalSnapshot},
     wire::proto::etcdserverpb::{AlarmRequest, AlarmType, LeaseRevokeRequest, alarm_request::AlarmAction},
 };
@@ -374,6 +373,8 @@ impl<T: Tree> Replica<T> {
             index: LogIndex(entry.index),
             term: Term(entry.term),
         };
+        self.state
+            .set_answer_bytes_max(outputs.answer_room(&self.options.limits));
         let applied = match entry.entry_type {
             EntryType::EntryNormal => self.state.apply(at, entry.data.clone(), now)?,
             EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => {
@@ -394,9 +395,9 @@ impl<T: Tree> Replica<T> {
             (Some(Waiter::Client { ticket, entry_bytes }), outcome) => {
                 self.waiting_bytes -= entry_bytes;
                 // None if a leader's snapshot brought it: that it is done is known, and not how.
-                let outcome = outcome.unwrap_or(Err(Reject::Timeout)).map_err(Status::from);
+                let outcome = outcome.unwrap_or(Err(Reject::Timeout));
                 outputs.stopwatch.operation(ticket.method, outcome.is_ok());
-                let outcome = outcome.and_then(|message| outputs.take_answer(message, &self.options.limits));
+                let outcome = outputs.take_answer(outcome, &self.options.limits);
                 answer = Some((ticket, Reply::whole(ticket, outcome)));
             }
             (Some(Waiter::Held(ticket, reply)), _) => outputs.replies.push((ticket, reply)),

@@ -261,7 +261,7 @@ async fn wait<H: Host, M: crate::host::Map>(home: &mut Home<H, M>, progress: &mu
     // Between two slices of long work everybody else on this core has a turn, and the host its look at what came, even if
     // this loop was woken meanwhile: a list and the connection that takes it would else keep each other going.
     let store = home.replica.state().store();
-    let has_long_work = progress.compactor.has_work(store) || progress.scans.has_work(&progress.works);
+    let has_long_work = progress.compactor.has_work(store) || progress.scans.has_work(&progress.works, &home.desk);
     if has_long_work {
         home.host.yield_now().await;
     }

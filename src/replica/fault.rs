@@ -36,6 +36,13 @@ pub enum Fault {
         /// Where the log begins.
         snapshot: LogIndex,
     },
+    /// The newest `.snap` file cannot be had, and the log does not reach back to an older one.
+    SnapshotLost {
+        /// The file.
+        path: PathBuf,
+        /// What the log lacks.
+        lacks: WalFault,
+    },
     /// The content of the newest `.snap` file.
     SnapshotData(StoreFault),
     /// The log names other members, and there is no way to them.
@@ -67,6 +74,11 @@ impl fmt::Display for Fault {
             Fault::TreeBehindSnapshot { applied, snapshot } => write!(
                 f,
                 "applied index {applied} is behind the snapshot's {snapshot}: it belongs to an older state"
+            ),
+            Fault::SnapshotLost { path, lacks } => write!(
+                f,
+                "{} is missing or damaged, and the log does not reach back to an older one: {lacks}",
+                path.display()
             ),
             Fault::SnapshotData(fault) => write!(f, "snapshot file: v2 store: {}", fault.0),
             Fault::OtherVoters => {

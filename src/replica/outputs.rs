@@ -6,8 +6,8 @@ use bytes::Bytes;
 use raft::eraftpb::Message;
 
 use crate::{
-    apply::Effect,
-    base::Monotonic,
+    apply::{Answer, Effect},
+    base::{Monotonic, Reject},
     limits::Limits,
     mvcc::Commit,
     propose::{Call, Method, Reply, Ticket},
@@ -132,8 +132,22 @@ impl Outputs {
             .sum()
     }
 
-    /// An answer to a write, or why it is dropped: a large one where those of this turn are too many bytes already.
-    pub fn take_answer(&mut self, message: Bytes, limits: &Limits) -> Result<Bytes, Status> {
+    /// Bytes that the answer to one more write of this turn may have.
+    pub fn answer_room(&self, limits: &Limits) -> usize {
+        let left = limits.turn_answers_bytes_max.saturating_sub(self.answer_bytes);
+        left.max(limits.unsent_bytes_free).min(limits.answer_bytes_max)
+    }
+
+    /// An answer to a write, or why there is none: a large one is dropped, or was not even made, where those of this turn are
+    /// too many bytes already.
+    pub fn take_answer(&mut self, outcome: Answer, limits: &Limits) -> Result<Bytes, Status> {
+        let message = match outcome {
+            Ok(message) => message,
+            Err(Reject::AnswerTooLarge) if self.answer_room(limits) < limits.answer_bytes_max => {
+                return Err(status::unread());
+            }
+            Err(reject) => return Err(reject.into()),
+        };
         let answer_bytes = self.answer_bytes + message.len();
         if answer_bytes > limits.turn_answers_bytes_max && message.len() > limits.unsent_bytes_free {
             return Err(status::unread());

@@ -5,6 +5,9 @@
 //! rests. When others wait for it, a compaction of what it reads or a list for which there is no room, it rests no longer than
 //! [`PATIENCE`]: the rest is written to memory, or given up if there is too much of that already.
 //!
+//! Transactions that list much and change nothing go one after the other, each at the revision that it began at: their
+//! answers are in memory as a whole.
+//!
 //! A list that is sorted has to hold its keys. Where many hold too many together, the oldest goes on and the others wait.
 
 use std::{collections::VecDeque, time::Duration};
@@ -13,6 +16,7 @@ use bytes::Bytes;
 
 use super::{cycle::Replica, file_work::FileWorks, outputs::Outputs};
 use crate::{
+    apply::{put_range_head, range_query},
     backend::Backend,
     base::{Monotonic, Reject},
     host::Map,
@@ -23,6 +27,7 @@ use crate::{
         desk::Desk,
         status::{self, Status},
     },
+    wire::proto::etcdserverpb::{RangeRequest, TxnRequest},
 };
 
 /// How long a list waits for its client.
@@ -38,6 +43,8 @@ pub struct Scans {
     waiting: Vec<Scan>,
     /// Hashes wait for one another: what each keeps is as much as there are keys.
     hashes: VecDeque<Scan>,
+    /// Transactions wait for one another.
+    txns: VecDeque<(Ticket, TxnRequest)>,
     begun: u64,
     /// Keys that all of these hold.
     keys_held: usize,
@@ -73,6 +80,16 @@ enum Stage {
     WriteList(Box<RangeList>),
     /// With the store's revision when the call came.
     Hash(HashJob, i64),
+    Txn(Box<TxnRead>),
+}
+
+/// A transaction that changes nothing, and how far it has been read.
+struct TxnRead {
+    answer: Vec<u8>,
+    /// What is still to be read, the next at the end; all at revisions that are pinned.
+    ranges: Vec<RangeRequest>,
+    header: Bytes,
+    range: Option<Stage>,
 }
 
 enum Step {
@@ -93,6 +110,7 @@ impl Scans {
             resting: Vec::new(),
             waiting: Vec::new(),
             hashes: VecDeque::new(),
+            txns: VecDeque::new(),
             begun: 0,
             keys_held: 0,
         }
@@ -109,15 +127,7 @@ impl Scans {
     ) {
         let pinned_revision = scan.revision();
         replica.state_mut().store_and_tree().0.pin(pinned_revision);
-        let stage = match scan.is_plain() {
-            true => Stage::MeasureList(Box::new(RangeList::new(scan, header, keys_only))),
-            false => Stage::Walk {
-                scan,
-                header,
-                keys_only,
-            },
-        };
-        let scan = self.begin(ticket, pinned_revision, stage);
+        let scan = self.begin(ticket, pinned_revision, Stage::of_range(scan, header, keys_only));
         self.turns.push_back(scan);
     }
 
@@ -130,6 +140,38 @@ impl Scans {
         replica.state_mut().store_and_tree().0.pin(pinned_revision);
         let scan = self.begin(ticket, pinned_revision, Stage::Hash(job, current_revision));
         self.hashes.push_back(scan);
+    }
+
+    /// Takes a transaction that changes nothing ([`crate::apply::check::is_txn_read_only`]).
+    pub fn queue_txn(&mut self, ticket: Ticket, request: TxnRequest) {
+        self.txns.push_back((ticket, request));
+    }
+
+    /// Begins with the next transaction. Whose client is gone is not read.
+    fn begin_txn<M: Map>(&mut self, replica: &mut Replica<Backend<M>>, desk: &Desk, outputs: &mut Outputs) {
+        let Some((ticket, request)) = self.txns.pop_front() else {
+            return;
+        };
+        if desk.unsent_bytes(&ticket).is_none() {
+            return;
+        }
+        let state = replica.state();
+        let revision = state.store().current_revision();
+        let (head, mut ranges) = match state.begin_read_txn(&request) {
+            Ok(begun) => begun,
+            Err(reject) => return outputs.refuse(ticket, reject),
+        };
+        ranges.reverse();
+        let pinned_revision = ranges.iter().map(|range| range.revision).fold(revision, i64::min);
+        let read = TxnRead {
+            answer: head.into(),
+            ranges,
+            header: state.nested_header(revision),
+            range: None,
+        };
+        replica.state_mut().store_and_tree().0.pin(pinned_revision);
+        let scan = self.begin(ticket, pinned_revision, Stage::Txn(Box::new(read)));
+        self.turns.push_back(scan);
     }
 
     fn begin(&mut self, ticket: Ticket, pinned_revision: i64, stage: Stage) -> Scan {
@@ -150,21 +192,32 @@ impl Scans {
         for scan in self.turns.drain(..).chain(lists).chain(self.hashes.drain(..)) {
             outputs.refuse(scan.ticket, Reject::Timeout);
         }
+        for (ticket, _) in self.txns.drain(..) {
+            outputs.refuse(ticket, Reject::Timeout);
+        }
         self.keys_held = 0;
     }
 
     /// Walks under way for one connection.
     pub fn of_connection(&self, ticket: &Ticket) -> usize {
-        let is_same =
-            |scan: &&Scan| (scan.ticket.connection, scan.ticket.incarnation) == (ticket.connection, ticket.incarnation);
+        let is_same = |of: &&Ticket| (of.connection, of.incarnation) == (ticket.connection, ticket.incarnation);
         let lists = self.resting.iter().chain(&self.waiting);
         let all = self.turns.iter().chain(lists).chain(&self.hashes);
-        all.filter(is_same).count()
+        let tickets = all
+            .map(|scan| &scan.ticket)
+            .chain(self.txns.iter().map(|(ticket, _)| ticket));
+        tickets.filter(is_same).count()
     }
 
     /// Whether [`Scans::step`] has something to do.
-    pub fn has_work<M: Map>(&self, works: &FileWorks<M>) -> bool {
-        !self.turns.is_empty() || self.may_hash(works)
+    pub fn has_work<M: Map>(&self, works: &FileWorks<M>, desk: &Desk) -> bool {
+        !self.turns.is_empty() || self.may_hash(works) || self.may_read_txn(desk)
+    }
+
+    /// Whether the next transaction may begin: its answer will wait, too.
+    fn may_read_txn(&self, desk: &Desk) -> bool {
+        let is_txn = |scan: &Scan| matches!(scan.stage, Stage::Txn(_));
+        !self.txns.is_empty() && !desk.is_full() && !self.turns.iter().any(is_txn)
     }
 
     /// Whether the next hash may begin.
@@ -187,6 +240,9 @@ impl Scans {
         self.wake(desk, is_awaited, now);
         if self.may_hash(works) {
             self.turns.extend(self.hashes.pop_front());
+        }
+        if self.may_read_txn(desk) {
+            self.begin_txn(replica, desk, outputs);
         }
         let Some(mut scan) = self.turns.pop_front() else {
             return;
@@ -212,6 +268,11 @@ impl Scans {
                 }
                 Some(_) => {}
             }
+        }
+        if let Stage::Txn(_) = scan.stage
+            && desk.unsent_bytes(&scan.ticket).is_none()
+        {
+            return self.end(scan.pinned_revision, scan.keys_held, replica);
         }
         let ticket = scan.ticket;
         let rest = match step(replica, scan.stage, &self.limits) {
@@ -273,6 +334,17 @@ impl Scans {
 }
 
 impl Stage {
+    fn of_range(scan: RangeScan, header: Bytes, keys_only: bool) -> Stage {
+        match scan.is_plain() {
+            true => Stage::MeasureList(Box::new(RangeList::new(scan, header, keys_only))),
+            false => Stage::Walk {
+                scan,
+                header,
+                keys_only,
+            },
+        }
+    }
+
     /// Keys that are held for as long as this stage lasts.
     fn keys_held(&self) -> usize {
         match self {
@@ -281,6 +353,7 @@ impl Stage {
             Stage::Measure(encoder) | Stage::Write(encoder) => encoder.held(),
             // The first is counted otherwise; the others hold what a slice finds.
             Stage::Hash(..) | Stage::MeasureList(_) | Stage::WriteList(_) => 0,
+            Stage::Txn(read) => read.range.as_ref().map_or(0, Stage::keys_held),
         }
     }
 }
@@ -357,7 +430,45 @@ fn step<M: Map>(replica: &Replica<Backend<M>>, stage: Stage, limits: &Limits) ->
                 Step::More(Stage::Hash(job, revision))
             }
         }
+        Stage::Txn(mut read) => match step_txn(replica, &mut read, limits) {
+            Ok(true) => Step::Part(read.answer.into(), Part::Whole, None),
+            Ok(false) => Step::More(Stage::Txn(read)),
+            Err(status) => Step::Refused(status),
+        },
     }
+}
+
+/// Reads a transaction on by a slice; true when its answer is done.
+fn step_txn<M: Map>(replica: &Replica<Backend<M>>, read: &mut TxnRead, limits: &Limits) -> Result<bool, Status> {
+    let Some(stage) = read.range.take() else {
+        let Some(range) = read.ranges.pop() else {
+            return Ok(true);
+        };
+        let scan = replica.state().store().range_begin(&range_query(&range))?;
+        read.range = Some(Stage::of_range(scan, read.header.clone(), range.keys_only));
+        return Ok(false);
+    };
+    match step(replica, stage, limits) {
+        Step::More(stage) => read.range = Some(stage),
+        Step::Part(message, part, rest) => {
+            let begun_bytes = match part {
+                Part::Whole => Some(message.len()),
+                Part::First { message_bytes } => Some(message_bytes),
+                Part::Next | Part::Last => None,
+            };
+            if let Some(bytes) = begun_bytes {
+                if read.answer.len() + bytes > limits.answer_bytes_max {
+                    return Err(Reject::AnswerTooLarge.into());
+                }
+                put_range_head(&mut read.answer, bytes);
+            }
+            read.answer.extend_from_slice(&message);
+            read.range = rest;
+        }
+        Step::Refused(status) => return Err(status),
+        Step::Hashed(..) => unreachable!("a range is not hashed"),
+    }
+    Ok(false)
 }
 
 fn part(is_first: bool, is_last: bool, message_bytes: usize) -> Part {

@@ -46,6 +46,8 @@ pub fn code_and_text(reject: Reject) -> (Code, &'static str) {
         Reject::KeyNotFound => (Code::InvalidArgument, "etcdserver: key not found"),
         Reject::ValueProvided => (Code::InvalidArgument, "etcdserver: value is provided"),
         Reject::LeaseProvided => (Code::InvalidArgument, "etcdserver: lease is provided"),
+        // Not etcd's, which makes answers of up to 2 GiB; what was asked for is done.
+        Reject::AnswerTooLarge => (Code::ResourceExhausted, "etcdserver: answer is too large"),
         Reject::TooManyOps => (Code::InvalidArgument, "etcdserver: too many operations in txn request"),
         Reject::DuplicateKey => (Code::InvalidArgument, "etcdserver: duplicate key given in txn request"),
         Reject::InvalidClientApiVersion => (Code::InvalidArgument, "etcdserver: invalid client api version"),

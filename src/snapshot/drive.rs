@@ -54,6 +54,11 @@ impl<H: Host> SnapshotFiles<H> {
         &self.directory
     }
 
+    /// Where a snapshot stands.
+    pub fn path_of(&self, name: SnapName) -> PathBuf {
+        self.directory.join(name.to_string())
+    }
+
     /// Saves a snapshot durably; one at a time. The caller then records it in the log.
     pub async fn save(&self, snapshot: &Snapshot) -> io::Result<SaveReport> {
         assert!(snapshot.get_metadata().index > 0, "an empty snapshot is not saved");
@@ -73,7 +78,7 @@ impl<H: Host> SnapshotFiles<H> {
         created.sync_data().await.map_err(at("sync", &unfinished))?;
         let sync = self.host.now().since(written);
         drop(created);
-        let path = self.directory.join(SnapName::of(snapshot).to_string());
+        let path = self.path_of(SnapName::of(snapshot));
         disk.rename(&unfinished, &path).await.map_err(at("name", &path))?;
         let is_named = disk.sync_directory(&self.directory).await;
         is_named.map_err(at("sync", &self.directory))?;

@@ -180,7 +180,10 @@ impl<H: Host> Wal<H> {
     ) -> Result<(Wal<H>, LogEncoder, Replay), WalFault> {
         let names = list(host, directory).await?;
         let segments = segment::segments_in(&names);
-        let needed = segment::segments_from(&segments, from.index).ok_or(WalFault::FileNotFound)?;
+        let needed = segment::segments_from(&segments, from.index).ok_or_else(|| WalFault::FileNotFound {
+            directory: directory.to_path_buf(),
+            snapshot_index: from.index,
+        })?;
         let mut files = Vec::new();
         for name in needed {
             let path = directory.join(name.to_string());

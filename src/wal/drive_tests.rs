@@ -124,7 +124,7 @@ fn reading_starts_behind_a_snapshot_and_released_segments_are_purged() {
         );
         assert!(matches!(
             open(&host, &WalSnapshot::default()).await,
-            Err(WalFault::FileNotFound)
+            Err(WalFault::FileNotFound { .. })
         ));
         assert!(matches!(
             open(&host, &snapshot_at(80, 2)).await,

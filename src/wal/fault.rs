@@ -2,6 +2,8 @@
 
 use std::{fmt, io, path::PathBuf};
 
+use crate::base::LogIndex;
+
 /// Why a log cannot be read, written or created.
 #[derive(Debug)]
 pub enum WalFault {
@@ -19,7 +21,12 @@ pub enum WalFault {
     /// There is a log already where one is to be created.
     Exists(PathBuf),
     /// No segment holds the wanted index, or one is missing between others.
-    FileNotFound,
+    FileNotFound {
+        /// Where it was looked for; nothing where the segments were at hand.
+        directory: PathBuf,
+        /// The snapshot that the log is to be read behind; 0 for the log's start.
+        snapshot_index: LogIndex,
+    },
     /// Two metadata records differ.
     MetadataConflict(Position),
     /// A checksum says that bytes changed, or a segment of another log stands in the sequence.
@@ -64,7 +71,15 @@ impl fmt::Display for WalFault {
             }
             WalFault::Locked(path) => write!(f, "wal: '{}' is locked by another process", path.display()),
             WalFault::Exists(path) => write!(f, "wal: a log exists already at '{}'", path.display()),
-            WalFault::FileNotFound => write!(f, "wal: file not found"),
+            WalFault::FileNotFound {
+                directory,
+                snapshot_index,
+            } => write!(
+                f,
+                "wal: file not found: '{}' has no unbroken row of segments from entry {} on",
+                directory.display(),
+                snapshot_index.0 + 1
+            ),
             WalFault::MetadataConflict(at) => write!(f, "wal: conflicting metadata found: {at}"),
             WalFault::CrcMismatch(at) => write!(f, "wal: crc mismatch: {at}"),
             WalFault::UnexpectedEof(at) => write!(f, "wal: unexpected EOF: {at}"),

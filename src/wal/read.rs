@@ -11,6 +11,7 @@ use super::{
     segment::{self, SegmentName},
 };
 use crate::{
+    base::LogIndex,
     host::{Disk, File, Host, OpenMode},
     limits::WAL_READ_BYTES,
 };
@@ -35,7 +36,10 @@ pub async fn read_log<H: Host>(host: &H, directory: &Path, sink: &mut impl Recor
         }
     }
     match segments.is_empty() {
-        true => Err(WalFault::FileNotFound),
+        true => Err(WalFault::FileNotFound {
+            directory: directory.to_path_buf(),
+            snapshot_index: LogIndex(0),
+        }),
         false => Ok(()),
     }
 }

@@ -3,6 +3,8 @@
 //! Later entries replace earlier ones of the same index and all behind them, as raft's leader had it. Results are those
 //! of etcd's `ReadAll` and `ValidSnapshotEntries`.
 
+use std::path::PathBuf;
+
 use raft::eraftpb::{Entry, HardState};
 
 use super::{
@@ -186,7 +188,10 @@ pub fn walk(
 
 /// Reads whole segments that are at hand, as [`super::Wal::open`] does from files, but repairs nothing.
 pub fn replay(segments: &[(SegmentName, &[u8])], from: &WalSnapshot) -> Result<(Replay, Tail), WalFault> {
-    let (last, _) = segments.last().ok_or(WalFault::FileNotFound)?;
+    let (last, _) = segments.last().ok_or_else(|| WalFault::FileNotFound {
+        directory: PathBuf::new(),
+        snapshot_index: from.index,
+    })?;
     let mut decoder = LogDecoder::new();
     let mut replayer = Replayer::new(from);
     walk(segments, &mut decoder, &mut replayer)?;

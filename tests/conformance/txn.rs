@@ -35,6 +35,7 @@ bodies! {
         a_historic_range_inside_a_writing_txn,
         overlapping_deletes_are_allowed,
         a_serializable_read_only_txn_answers_alike,
+        a_read_only_txn_of_long_ranges_answers_as_each_of_them_does,
     }
 }
 
@@ -524,4 +525,59 @@ async fn a_serializable_read_only_txn_answers_alike(t: Target) {
     let answer = f.txn(always(vec![op(Request::RequestRange(read))])).await;
     assert_eq!(answer.header, f.header(f.base + 1));
     assert_eq!(range_of(&answer.responses[0]).kvs, [f.kv("a", "1", 1, 1, 1)]);
+}
+
+/// More keys than ringd looks at in one turn, on several of its ways through the index.
+async fn a_read_only_txn_of_long_ranges_answers_as_each_of_them_does(t: Target) {
+    let f = Fixture::new(&t).await;
+    for batch in 0..6 {
+        let puts = (0..100).map(|index| {
+            let value = (index * 7919 + batch) % 600;
+            put_op(t.key(&format!("{batch}{index:02}")), format!("{value:03}"))
+        });
+        f.txn(always(puts.collect())).await;
+    }
+    let sorted = |target: pb::range_request::SortTarget| pb::RangeRequest {
+        sort_target: target.into(),
+        sort_order: pb::range_request::SortOrder::Descend.into(),
+        ..span(t.all())
+    };
+    let ranges = [
+        span(t.all()),
+        pb::RangeRequest {
+            limit: 300,
+            ..sorted(pb::range_request::SortTarget::Value)
+        },
+        pb::RangeRequest {
+            keys_only: true,
+            ..sorted(pb::range_request::SortTarget::Mod)
+        },
+        pb::RangeRequest {
+            revision: f.base + 4,
+            ..span(t.all())
+        },
+        pb::RangeRequest {
+            count_only: true,
+            revision: f.base + 2,
+            ..span(t.all())
+        },
+        pb::RangeRequest {
+            min_mod_revision: f.base + 3,
+            max_mod_revision: f.base + 5,
+            ..span(t.all())
+        },
+        crate::support::calls::one(t.key("000")),
+        span((t.key("7"), t.key("8"))),
+    ];
+    let ops = ranges.iter().cloned().map(|range| op(Request::RequestRange(range)));
+    let answer = f.txn(always(ops.collect())).await;
+    assert_eq!((answer.header, answer.succeeded), (f.header(f.base + 6), true));
+    assert_eq!(answer.responses.len(), ranges.len());
+    for (response, range) in answer.responses.iter().zip(ranges) {
+        let alone = pb::RangeResponse {
+            header: inner(f.base + 6),
+            ..f.range(range.clone()).await
+        };
+        assert_eq!(range_of(response), &alone, "{range:?}");
+    }
 }

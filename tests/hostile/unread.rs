@@ -115,6 +115,36 @@ fn answers_of_all_connections_share_a_bound() {
 }
 
 #[test]
+fn a_transaction_may_not_ask_for_more_than_an_answer_may_have() {
+    let read = pb::RequestOp {
+        request: Some(pb::request_op::Request::RequestRange(all_of_it())),
+    };
+    let put = pb::RequestOp {
+        request: Some(pb::request_op::Request::RequestPut(pb::PutRequest {
+            key: "k".into(),
+            ..Default::default()
+        })),
+    };
+    for (what, first) in [("reads", read.clone()), ("puts and reads", put)] {
+        let txn = pb::TxnRequest {
+            success: [first].into_iter().chain(vec![read.clone(); 127]).collect(),
+            ..Default::default()
+        };
+        withstand(
+            &format!("transactions of 20 clients, each of which {what} 127 times 16 MiB"),
+            // What is being made, which may be moved as it grows.
+            2 * LIMITS.answer_bytes_max as u64 + 100 * MIB,
+            |address| async move {
+                fill(&client(address).await, 256, 64 << 10).await;
+                let held = ask(address, 20, 1, "/etcdserverpb.KV/Txn", &txn.encode_to_vec()).await;
+                tokio::time::sleep(Duration::from_secs(5)).await;
+                Box::new(held) as Held
+            },
+        );
+    }
+}
+
+#[test]
 fn requests_behind_unread_answers_are_bounded() {
     // What the connection may have unfinished, what waits, and the answers before it.
     let bound = 64 * MIB + 4 * LIMITS.connection_unsent_bytes_max as u64;

@@ -1,7 +1,7 @@
 //! Whether a history can be one of etcd's: one order of all changes, each acknowledged one in it once, every answer what
 //! the model gives at its revision, every watcher told all of its changes once and in order, leases kept to their time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ringd::{
     testing::Clock,
@@ -221,45 +221,56 @@ impl Truth<'_> {
         Ok(())
     }
 
-    /// What nobody acknowledged is a request without an answer, or the end of a lease.
+    /// What nobody acknowledged is a request without an answer, or the end of a lease. Of several requests that would have done
+    /// the same, each takes the revision that leaves one for the others.
     fn claim_rest(&mut self) -> Result<(), String> {
+        let claimed: BTreeSet<usize> = self.claims.values().copied().collect();
+        let mut candidates: BTreeMap<i64, Vec<usize>> = BTreeMap::new();
+        let mut takers: BTreeMap<usize, i64> = BTreeMap::new();
         for revision in 2..=self.last() {
             if self.claims.contains_key(&revision) {
                 continue;
             }
-            let seen = self.history.first_seen(revision);
-            let could = |op: &Op| {
-                let is_open = matches!(
-                    (&op.request, &op.outcome),
-                    (Request::Revoke(_), Outcome::Answered(_)) | (_, Outcome::Unknown | Outcome::Pending)
-                );
-                is_open && op.floor < revision && seen.is_none_or(|(place, _)| op.invoked < place)
-            };
-            let claimed: Vec<usize> = self.claims.values().copied().collect();
-            let mut found = self.history.ops.iter().enumerate().filter(|(number, op)| {
-                could(op) && !claimed.contains(number) && {
-                    let (events, _) = self.foresee(&op.request, revision);
-                    !events.is_empty() && events == self.events(revision)
-                }
-            });
-            let is_revoked = |(_, op): &(usize, &Op)| matches!(op.outcome, Outcome::Answered(_));
+            let found = self.open_requests_of(revision, &claimed);
+            let is_revoked = |number: &&usize| matches!(self.history.ops[**number].outcome, Outcome::Answered(_));
             // The end of a lease goes before a request of unknown outcome, which may be another revision's.
-            let expiry = self.check_expiry(revision);
-            match (found.clone().find(is_revoked), found.next()) {
-                (Some((number, _)), _) => {
-                    self.claims.insert(revision, number);
+            match (found.iter().find(is_revoked), self.check_expiry(revision)) {
+                (Some(number), _) if !takers.contains_key(number) => {
+                    takers.insert(*number, revision);
                 }
-                (None, Some((number, _))) if expiry.is_err() => {
+                (_, Ok(())) => self.summary.expiries += 1,
+                (_, Err(why)) => {
+                    candidates.insert(revision, found);
+                    if !find_taker(revision, &candidates, &mut takers, &mut BTreeSet::new()) {
+                        return Err(why);
+                    }
                     self.summary.unknown_kept += 1;
-                    self.claims.insert(revision, number);
-                }
-                _ => {
-                    expiry?;
-                    self.summary.expiries += 1;
                 }
             }
         }
+        self.claims
+            .extend(takers.into_iter().map(|(number, revision)| (revision, number)));
         Ok(())
+    }
+
+    /// Requests without an answer, and leases that were revoked, that may have made a revision.
+    fn open_requests_of(&self, revision: i64, claimed: &BTreeSet<usize>) -> Vec<usize> {
+        let seen = self.history.first_seen(revision);
+        let could = |op: &Op| {
+            let is_open = matches!(
+                (&op.request, &op.outcome),
+                (Request::Revoke(_), Outcome::Answered(_)) | (_, Outcome::Unknown | Outcome::Pending)
+            );
+            is_open && op.floor < revision && seen.is_none_or(|(place, _)| op.invoked < place)
+        };
+        let is_it = |(number, op): &(usize, &Op)| {
+            could(op) && !claimed.contains(number) && {
+                let (events, _) = self.foresee(&op.request, revision);
+                !events.is_empty() && events == self.events(revision)
+            }
+        };
+        let found = self.history.ops.iter().enumerate().filter(is_it);
+        found.map(|(number, _)| number).collect()
     }
 
     /// A revision that nobody asked for must be the end of a lease, and not too early.
@@ -576,6 +587,26 @@ impl Truth<'_> {
 }
 
 /// An event on the keys before its revision.
+/// Finds a request for a revision; one that another revision has taken may be had if that finds another.
+fn find_taker(
+    revision: i64,
+    candidates: &BTreeMap<i64, Vec<usize>>,
+    takers: &mut BTreeMap<usize, i64>,
+    tried: &mut BTreeSet<usize>,
+) -> bool {
+    for number in candidates.get(&revision).into_iter().flatten() {
+        if !tried.insert(*number) {
+            continue;
+        }
+        let other = takers.get(number).copied();
+        if other.is_none_or(|other| find_taker(other, candidates, takers, tried)) {
+            takers.insert(*number, revision);
+            return true;
+        }
+    }
+    false
+}
+
 fn apply_event(view: &mut View, event: &Event, revision: i64) -> Result<(), String> {
     let kv = event.kv.clone().unwrap_or_default();
     let before = view.get(&kv.key);

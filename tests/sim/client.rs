@@ -36,6 +36,11 @@ const SETTLES_NOTHING: [Code; 5] = [
     Code::Unknown,
 ];
 
+/// Whether it is left open what became of the call: of an answer that is too large nothing is told.
+fn settles_nothing(status: &Status) -> bool {
+    SETTLES_NOTHING.contains(&status.code) || status.message.ends_with("answer is too large")
+}
+
 /// A connection; clones share it.
 #[derive(Clone)]
 pub struct Channel {
@@ -210,9 +215,7 @@ impl Call {
                 Poll::Pending
             }
             Some(status) if status.code == Code::Ok => Poll::Ready(Ok(None)),
-            Some(status) if SETTLES_NOTHING.contains(&status.code) => {
-                Poll::Ready(Err(Failure::Unsettled(status.clone())))
-            }
+            Some(status) if settles_nothing(status) => Poll::Ready(Err(Failure::Unsettled(status.clone()))),
             Some(status) => Poll::Ready(Err(Failure::Refused(status.clone()))),
         }
     }

@@ -77,7 +77,7 @@ mod here {
     /// What only several members can have.
     const OF_SEVERAL: &[Bug] = &[
         (AppendAnsweredEarly, 1, 40),
-        (ApplyByClock, 1, 5),
+        (ApplyByClock, 6, 40),
         (LeaseByFollower, 15, 120),
         (ReadBeforeApplied, 11, 30),
         (ReadUnconfirmed, 49, 200),

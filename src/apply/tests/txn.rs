@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use prost::Message;
 
-use crate::apply::testing::*;
+use crate::apply::{StateConfig, testing::*};
 use crate::base::Reject;
 use crate::mvcc::EventKind;
 use crate::wire::proto::etcdserverpb::{
@@ -388,4 +388,46 @@ fn unknown_results_hold_and_unknown_targets_are_equal() {
     assert!(holds(&rig, odd(9, 0)));
     assert!(holds(&rig, odd(0, 9)));
     assert!(!holds(&rig, odd(1, 9)));
+}
+
+#[test]
+fn an_answer_that_would_be_too_large_is_not_made_and_all_else_is_done() {
+    let mut rig = Rig::with(StateConfig {
+        answer_bytes_max: 1_000,
+        ..config()
+    });
+    for key in ["a", "b", "c"] {
+        rig.put(key, &"v".repeat(200)).unwrap();
+    }
+    let all = || RangeRequest {
+        range_end: bytes("z"),
+        ..range_request("a")
+    };
+    let too_large = Err(Reject::AnswerTooLarge);
+    let within = success(vec![put_op(put_request("n", "1")), range_op(all())]);
+    assert!(rig.answer::<TxnResponse>(txn(within)).is_ok());
+    let beyond = success(vec![put_op(put_request("n", "2")), range_op(all()), range_op(all())]);
+    assert_eq!(rig.answer::<TxnResponse>(txn(beyond)), too_large);
+    assert_eq!(rig.value("n").as_deref(), Some("2"));
+    let reads = success(vec![range_op(all()), range_op(all())]);
+    assert_eq!(rig.state.read_txn(&reads).map(drop), Err(Reject::AnswerTooLarge));
+    let nested = success(vec![
+        put_op(put_request("n", "3")),
+        txn_op(success(vec![txn_op(success(vec![range_op(all())]))])),
+    ]);
+    assert_eq!(
+        rig.answer::<TxnResponse>(txn(nested)),
+        too_large,
+        "each level is a copy"
+    );
+    rig.put("d", &"v".repeat(500)).unwrap();
+    let deletion = DeleteRangeRequest {
+        prev_kv: true,
+        ..delete_request("a", "z")
+    };
+    assert_eq!(
+        rig.answer::<DeleteRangeResponse>(delete(deletion)),
+        Err(Reject::AnswerTooLarge)
+    );
+    assert_eq!(rig.value("d"), None);
 }
