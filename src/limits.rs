@@ -46,6 +46,8 @@ pub struct Limits {
     pub watch_history_bytes_max: usize,
     /// Keys that a range may span to be answered at once; longer ones go in slices.
     pub list_at_once_keys_max: u64,
+    /// Bytes that the answer to such a range may have.
+    pub list_at_once_bytes_max: usize,
     /// Keys of the index that one slice of a walk looks at.
     pub scan_slice_keys_max: usize,
     /// Records that one slice of a walk measures.
@@ -124,6 +126,7 @@ impl Limits {
         watch_history_records_max: 1_000,
         watch_history_bytes_max: 256 * 1024,
         list_at_once_keys_max: 256,
+        list_at_once_bytes_max: 1 << 20,
         scan_slice_keys_max: 1_000,
         scan_slice_records_max: 500,
         scan_slice_bytes_max: 128 * 1024,

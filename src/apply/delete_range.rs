@@ -52,7 +52,7 @@ pub(super) fn delete_range<T: Tree>(
     respond::delete_range_response(&header_at(outcome.revision), outcome.deleted.len(), &previous)
 }
 
-/// What was deleted, as far as it is known that the answer has room for it.
+/// What was deleted; nothing if the answer has no room for it.
 fn previous_records<T: Tree>(txn: &WriteTxn<'_, T>, deleted: &[Deleted], room: &mut AnswerRoom) -> Vec<Bytes> {
     const KNOWN: &str = "an indexed put has its record";
     let revisions = || deleted.iter().map(|deleted| deleted.previous.modified);

@@ -49,7 +49,9 @@ pub use list::RangeList;
 pub use range::{RangeItem, RangeQuery, RangeResult, RangeScan, SortOrder, SortTarget};
 pub(crate) use record::fuzz_record;
 pub use record::{Record, encode_put, encode_tombstone};
-pub use respond::{RangeEncoder, encode_range_response, key_value_field_len, put_key_value_field};
+pub use respond::{
+    RangeEncoder, encode_range_response, encode_range_response_within, key_value_field_len, put_key_value_field,
+};
 pub(crate) use restore::fuzz_restore;
 pub use restore::{Restore, RestoreError, Restored};
 pub use sort::RangeSort;

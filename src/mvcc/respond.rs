@@ -28,20 +28,36 @@ pub fn encode_range_response<R: Records + ?Sized>(
     result: &RangeResult,
     keys_only: bool,
 ) -> Bytes {
+    encode_range_response_within(records, header, result, keys_only, usize::MAX).expect("no answer is as long")
+}
+
+/// The same, unless it would have more than `bytes_max`.
+pub fn encode_range_response_within<R: Records + ?Sized>(
+    records: &R,
+    header: &[u8],
+    result: &RangeResult,
+    keys_only: bool,
+    bytes_max: usize,
+) -> Option<Bytes> {
     if keys_only {
         let mut encoder = RangeEncoder::new(header, result.clone(), keys_only);
         while !encoder.measure(records, usize::MAX) {}
-        return encoder.chunk(records, usize::MAX).unwrap_or_default();
+        let is_within = encoder.encoded_len() <= bytes_max;
+        return is_within.then(|| encoder.chunk(records, usize::MAX).unwrap_or_default());
     }
     let stored: Vec<&[u8]> = result.items.iter().map(|item| stored(records, item)).collect();
     let kvs_len: usize = stored.iter().map(|record| key_value_field_len(record)).sum();
-    let mut out = BytesMut::with_capacity(head_len(header) + kvs_len + tail_len(result.more, result.count));
+    let encoded_len = head_len(header) + kvs_len + tail_len(result.more, result.count);
+    if encoded_len > bytes_max {
+        return None;
+    }
+    let mut out = BytesMut::with_capacity(encoded_len);
     put_head(&mut out, header);
     for record in stored {
         put_key_value_field(&mut out, TAG_KVS, record);
     }
     put_tail(&mut out, result.more, result.count);
-    out.freeze()
+    Some(out.freeze())
 }
 
 /// Length of a record as an embedded message with a tag below 16, in bytes.

@@ -115,11 +115,14 @@ fn range<M: Map>(
     let state = replica.state();
     let query: RangeQuery<'_> = crate::apply::range_query(request);
     let keys_at_once_max = replica.limits().list_at_once_keys_max;
-    let is_short = request.range_end.is_empty()
-        || (request.count_only && query.revision <= 0)
-        || state.store().count(query.span) <= keys_at_once_max && query.revision <= 0;
-    if is_short {
+    if request.range_end.is_empty() || (request.count_only && query.revision <= 0) {
         return Some(state.read_range(request));
+    }
+    if query.revision <= 0 && state.store().count(query.span) <= keys_at_once_max {
+        let bytes_max = replica.limits().list_at_once_bytes_max;
+        if let Some(outcome) = state.read_range_within(request, bytes_max).transpose() {
+            return Some(outcome);
+        }
     }
     match state.store().range_begin(&query) {
         Err(reject) => Some(Err(reject)),

@@ -198,6 +198,7 @@ pub fn limits(random: &mut Random) -> Limits {
         turn_answers_bytes_max: [1_000, 40_000],
         turn_reads_bytes_max: [1, 2_000],
         answer_bytes_max: [500, 5_000],
+        list_at_once_bytes_max: [0, 300],
         reads_pending_bytes_max: [2_000, 20_000],
     };
     // What must have room in another has it.

@@ -374,7 +374,8 @@ impl Scene {
             ..RangeRequest::default()
         };
         let number = self.recorder.history().ops.len();
-        let timeout = Duration::from_secs(10);
+        // With the smallest bounds a list leaves record by record, each when the one before it was taken.
+        let timeout = Duration::from_secs(50);
         workload::call(&self.recorder, &channel, Request::Range(request), timeout).await;
         channel.close();
         let history = self.recorder.history();
