@@ -65,7 +65,8 @@ pub struct Limits {
     pub turn_answers_bytes_max: usize,
     /// Bytes of answers to reads of several keys that one turn may make before further such reads wait for the next.
     pub turn_reads_bytes_max: usize,
-    /// Bytes of such reads that wait for a turn, and of reads that wait to be confirmed, before further ones are refused.
+    /// Bytes of such reads that wait for a turn, of long transactions that wait for one another, and of reads that wait to be
+    /// confirmed, before further ones are refused.
     pub reads_pending_bytes_max: usize,
     /// Bytes of answers that may wait for all clients together. Beyond, only connections that have at most
     /// [`Limits::unsent_bytes_free`] go on, beyond twice as many none for several keys; and those are closed

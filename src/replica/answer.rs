@@ -10,7 +10,7 @@ use crate::{
     host::Map,
     lease::Renewal,
     mvcc::RangeQuery,
-    propose::{Call, Read, Reply, Request, Ticket, Write},
+    propose::{Admission, Call, Read, Reply, Request, Ticket, Write},
     wire::proto::etcdserverpb::{
         DowngradeInfo, LeaseCheckpoint, LeaseCheckpointRequest, LeaseKeepAliveResponse, LeaseTimeToLiveResponse,
         MemberListRequest, RangeRequest, ResponseHeader, StatusResponse, TxnRequest, request_op,
@@ -57,7 +57,13 @@ pub fn read<M: Map>(
             None => return,
         },
         Read::Txn(request) if is_long(replica, &request) => {
-            scans.queue_txn(call.ticket, request);
+            let call = Call {
+                ticket: call.ticket,
+                request: Request::Read(Read::Txn(request)),
+            };
+            if let Admission::Refused(call) = scans.queue_txn(call) {
+                replica.refuse(call.ticket, outputs);
+            }
             return;
         }
         Read::Txn(request) => replica.state().read_txn(&request),
@@ -128,8 +134,9 @@ fn range<M: Map>(
         Err(reject) => Some(Err(reject)),
         Ok(scan) => {
             let header = state.encoded_header(state.store().current_revision());
-            scans.begin_range(replica, ticket, scan, header, request.keys_only);
-            None
+            let request_bytes = request.key.len() + request.range_end.len();
+            let begun = scans.begin_range(replica, ticket, scan, header, request.keys_only, request_bytes);
+            begun.err().map(Err)
         }
     }
 }

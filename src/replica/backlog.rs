@@ -1,11 +1,12 @@
-//! Reads that may answer much, and wait for a turn with room for their answers: a turn makes so many bytes of those and no
-//! more, lest everybody waits for the answers to a few. Who asks for one key passes. What waits is bounded. Pure.
+//! Reads that may answer much, and wait: for a turn with room for their answers (a turn makes so many bytes of those and no
+//! more, lest everybody waits for the answers to a few; who asks for one key passes), or for other long transactions. What waits
+//! is bounded. Pure.
 
 use std::collections::VecDeque;
 
 use crate::{
     limits::Limits,
-    propose::{Admission, Call},
+    propose::{Admission, Call, Ticket},
 };
 
 /// Reads that wait, in their order.
@@ -34,6 +35,11 @@ impl Backlog {
         Some(call)
     }
 
+    /// Whose they are.
+    pub fn tickets(&self) -> impl Iterator<Item = &Ticket> {
+        self.calls.iter().map(|call| &call.ticket)
+    }
+
     /// Bytes of what waits.
     pub fn bytes(&self) -> usize {
         self.bytes
@@ -49,7 +55,7 @@ impl Backlog {
 mod tests {
     use super::*;
     use crate::{
-        propose::{Method, Read, Request, Ticket},
+        propose::{Method, Read, Request},
         wire::proto::etcdserverpb::RangeRequest,
     };
 

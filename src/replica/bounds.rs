@@ -37,6 +37,7 @@ pub(super) fn check<H: Host, M: Map>(home: &Home<H, M>, progress: &Progress<M>) 
     );
     for (what, bytes) in [
         ("bytes of reads wait for a turn", progress.backlog.bytes()),
+        ("bytes of transactions wait for others", progress.scans.waiting_bytes()),
         ("bytes of reads wait to be confirmed", replica.reads_bytes()),
     ] {
         within(what, bytes, limits.reads_pending_bytes_max);

@@ -14,7 +14,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use bytes::Bytes;
 
-use super::{cycle::Replica, file_work::FileWorks, outputs::Outputs};
+use super::{backlog::Backlog, cycle::Replica, file_work::FileWorks, outputs::Outputs};
 use crate::{
     apply::{put_range_head, range_query},
     backend::Backend,
@@ -22,12 +22,12 @@ use crate::{
     host::Map,
     limits::Limits,
     mvcc::{HashJob, RangeEncoder, RangeList, RangeScan, RangeSort},
-    propose::{Part, Reply, Ticket},
+    propose::{Admission, Call, Part, Read, Reply, Request, Ticket},
     rpc::{
         desk::Desk,
         status::{self, Status},
     },
-    wire::proto::etcdserverpb::{RangeRequest, TxnRequest},
+    wire::proto::etcdserverpb::RangeRequest,
 };
 
 /// How long a list waits for its client.
@@ -44,21 +44,30 @@ pub struct Scans {
     /// Hashes wait for one another: what each keeps is as much as there are keys.
     hashes: VecDeque<Scan>,
     /// Transactions wait for one another.
-    txns: VecDeque<(Ticket, TxnRequest)>,
+    txns: Backlog,
     begun: u64,
     /// Keys that all of these hold.
     keys_held: usize,
+    /// Bytes of their requests.
+    request_bytes: usize,
 }
 
 struct Scan {
     /// Grows with each.
     id: u64,
     ticket: Ticket,
-    pinned_revision: i64,
     stage: Stage,
     /// Until when the list waits for its client, once there is something for it.
     patient_until: Option<Monotonic>,
-    keys_held: usize,
+    holds: Holds,
+}
+
+/// What a walk has for as long as it lasts.
+#[derive(Clone, Copy)]
+struct Holds {
+    pinned_revision: i64,
+    keys: usize,
+    request_bytes: usize,
 }
 
 enum Stage {
@@ -110,13 +119,14 @@ impl Scans {
             resting: Vec::new(),
             waiting: Vec::new(),
             hashes: VecDeque::new(),
-            txns: VecDeque::new(),
+            txns: Backlog::default(),
             begun: 0,
             keys_held: 0,
+            request_bytes: 0,
         }
     }
 
-    /// Begins to answer a range. `header` is the encoded response header.
+    /// Begins to answer a range, of whose request so many bytes stay in memory, unless there are too many of those. `header` is the encoded response header.
     pub fn begin_range<M: Map>(
         &mut self,
         replica: &mut Replica<Backend<M>>,
@@ -124,11 +134,17 @@ impl Scans {
         scan: RangeScan,
         header: Bytes,
         keys_only: bool,
-    ) {
+        request_bytes: usize,
+    ) -> Result<(), Reject> {
+        if self.request_bytes + request_bytes > self.limits.reads_pending_bytes_max {
+            return Err(Reject::TooManyRequests);
+        }
+        self.request_bytes += request_bytes;
         let pinned_revision = scan.revision();
-        replica.state_mut().store_and_tree().0.pin(pinned_revision);
-        let scan = self.begin(ticket, pinned_revision, Stage::of_range(scan, header, keys_only));
+        let stage = Stage::of_range(scan, header, keys_only);
+        let scan = self.begin(replica, ticket, pinned_revision, request_bytes, stage);
         self.turns.push_back(scan);
+        Ok(())
     }
 
     /// Begins a HashKV.
@@ -137,19 +153,27 @@ impl Scans {
         // keeps the order.
         let pinned_revision = job.compact_revision();
         let current_revision = replica.state().store().current_revision();
-        replica.state_mut().store_and_tree().0.pin(pinned_revision);
-        let scan = self.begin(ticket, pinned_revision, Stage::Hash(job, current_revision));
+        let scan = self.begin(replica, ticket, pinned_revision, 0, Stage::Hash(job, current_revision));
         self.hashes.push_back(scan);
     }
 
-    /// Takes a transaction that changes nothing ([`crate::apply::check::is_txn_read_only`]).
-    pub fn queue_txn(&mut self, ticket: Ticket, request: TxnRequest) {
-        self.txns.push_back((ticket, request));
+    /// Takes a transaction that changes nothing ([`crate::apply::check::is_txn_read_only`]), unless too much waits already.
+    pub fn queue_txn(&mut self, call: Call) -> Admission {
+        self.txns.push(call, &self.limits)
+    }
+
+    /// Bytes of transactions that wait for others.
+    pub fn waiting_bytes(&self) -> usize {
+        self.txns.bytes()
     }
 
     /// Begins with the next transaction. Whose client is gone is not read.
     fn begin_txn<M: Map>(&mut self, replica: &mut Replica<Backend<M>>, desk: &Desk, outputs: &mut Outputs) {
-        let Some((ticket, request)) = self.txns.pop_front() else {
+        let Some(Call {
+            ticket,
+            request: Request::Read(Read::Txn(request)),
+        }) = self.txns.pop()
+        else {
             return;
         };
         if desk.unsent_bytes(&ticket).is_none() {
@@ -169,20 +193,30 @@ impl Scans {
             header: state.nested_header(revision),
             range: None,
         };
-        replica.state_mut().store_and_tree().0.pin(pinned_revision);
-        let scan = self.begin(ticket, pinned_revision, Stage::Txn(Box::new(read)));
+        let scan = self.begin(replica, ticket, pinned_revision, 0, Stage::Txn(Box::new(read)));
         self.turns.push_back(scan);
     }
 
-    fn begin(&mut self, ticket: Ticket, pinned_revision: i64, stage: Stage) -> Scan {
+    fn begin<M: Map>(
+        &mut self,
+        replica: &mut Replica<Backend<M>>,
+        ticket: Ticket,
+        pinned_revision: i64,
+        request_bytes: usize,
+        stage: Stage,
+    ) -> Scan {
+        replica.state_mut().store_and_tree().0.pin(pinned_revision);
         self.begun += 1;
         Scan {
             id: self.begun,
             ticket,
-            pinned_revision,
             stage,
             patient_until: None,
-            keys_held: 0,
+            holds: Holds {
+                pinned_revision,
+                keys: 0,
+                request_bytes,
+            },
         }
     }
 
@@ -192,10 +226,10 @@ impl Scans {
         for scan in self.turns.drain(..).chain(lists).chain(self.hashes.drain(..)) {
             outputs.refuse(scan.ticket, Reject::Timeout);
         }
-        for (ticket, _) in self.txns.drain(..) {
-            outputs.refuse(ticket, Reject::Timeout);
+        while let Some(call) = self.txns.pop() {
+            outputs.refuse(call.ticket, Reject::Timeout);
         }
-        self.keys_held = 0;
+        (self.keys_held, self.request_bytes) = (0, 0);
     }
 
     /// Walks under way for one connection.
@@ -203,9 +237,7 @@ impl Scans {
         let is_same = |of: &&Ticket| (of.connection, of.incarnation) == (ticket.connection, ticket.incarnation);
         let lists = self.resting.iter().chain(&self.waiting);
         let all = self.turns.iter().chain(lists).chain(&self.hashes);
-        let tickets = all
-            .map(|scan| &scan.ticket)
-            .chain(self.txns.iter().map(|(ticket, _)| ticket));
+        let tickets = all.map(|scan| &scan.ticket).chain(self.txns.tickets());
         tickets.filter(is_same).count()
     }
 
@@ -256,7 +288,7 @@ impl Scans {
         if let Stage::Write(_) | Stage::WriteList(_) = scan.stage {
             let patient_until = *scan.patient_until.get_or_insert(now + PATIENCE);
             match desk.unsent_bytes(&scan.ticket) {
-                None => return self.end(scan.pinned_revision, scan.keys_held, replica),
+                None => return self.end(scan.holds, replica),
                 Some(unsent) if unsent <= self.limits.list_unsent_bytes_max => {}
                 Some(_) if !is_awaited || now < patient_until => {
                     desk.await_room(&scan.ticket);
@@ -264,7 +296,7 @@ impl Scans {
                 }
                 Some(_) if desk.is_full() => {
                     outputs.refuse(scan.ticket, status::unread());
-                    return self.end(scan.pinned_revision, scan.keys_held, replica);
+                    return self.end(scan.holds, replica);
                 }
                 Some(_) => {}
             }
@@ -272,7 +304,7 @@ impl Scans {
         if let Stage::Txn(_) = scan.stage
             && desk.unsent_bytes(&scan.ticket).is_none()
         {
-            return self.end(scan.pinned_revision, scan.keys_held, replica);
+            return self.end(scan.holds, replica);
         }
         let ticket = scan.ticket;
         let rest = match step(replica, scan.stage, &self.limits) {
@@ -299,29 +331,33 @@ impl Scans {
             }
         };
         let Some(stage) = rest else {
-            return self.end(scan.pinned_revision, scan.keys_held, replica);
+            return self.end(scan.holds, replica);
         };
         let held = stage.keys_held();
-        self.keys_held = self.keys_held - scan.keys_held + held;
+        self.keys_held = self.keys_held - scan.holds.keys + held;
         self.turns.push_back(Scan {
             stage,
-            keys_held: held,
+            holds: Holds {
+                keys: held,
+                ..scan.holds
+            },
             ..scan
         });
     }
 
     /// A walk is over, or given up.
-    fn end<M: Map>(&mut self, pinned_revision: i64, keys_held: usize, replica: &mut Replica<Backend<M>>) {
-        replica.state_mut().store_and_tree().0.unpin(pinned_revision);
-        self.keys_held -= keys_held;
-        if keys_held > 0 {
+    fn end<M: Map>(&mut self, holds: Holds, replica: &mut Replica<Backend<M>>) {
+        replica.state_mut().store_and_tree().0.unpin(holds.pinned_revision);
+        self.keys_held -= holds.keys;
+        self.request_bytes -= holds.request_bytes;
+        if holds.keys > 0 {
             self.turns.extend(self.waiting.drain(..));
         }
     }
 
     fn is_anyone_older(&self, scan: &Scan) -> bool {
         let mut others = self.turns.iter().chain(&self.resting).chain(&self.waiting);
-        others.any(|other| other.keys_held > 0 && other.id < scan.id)
+        others.any(|other| other.holds.keys > 0 && other.id < scan.id)
     }
 
     /// Lists whose clients have room again, are gone, or have been waited for long enough, go on.

@@ -135,18 +135,19 @@ fn a_transaction_may_not_ask_for_more_than_an_answer_may_have() {
             ..Default::default()
         })),
     };
-    for (what, first) in [("reads", read.clone()), ("puts and reads", put)] {
+    // What changes something is made in one turn each.
+    for (clients, what, first) in [(20, "reads", read.clone()), (4, "puts and reads", put)] {
         let txn = pb::TxnRequest {
             success: [first].into_iter().chain(vec![read.clone(); 127]).collect(),
             ..Default::default()
         };
         withstand(
-            &format!("transactions of 20 clients, each of which {what} 127 times 16 MiB"),
+            &format!("transactions of {clients} clients, each of which {what} 127 times 16 MiB"),
             // What is being made, which may be moved as it grows.
             2 * LIMITS.answer_bytes_max as u64 + 100 * MIB,
             |address| async move {
                 fill(&client(address).await, 256, 64 << 10).await;
-                let held = ask(address, 20, 1, TXN, &txn.encode_to_vec()).await;
+                let held = ask(address, clients, 1, TXN, &txn.encode_to_vec()).await;
                 tokio::time::sleep(Duration::from_secs(5)).await;
                 Box::new(held) as Held
             },
